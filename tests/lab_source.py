@@ -1,0 +1,27 @@
+"""The functions of a lab's solution, taken from its source: what the checks must accept."""
+
+import ast
+from pathlib import Path
+
+from utils.build.text import read_cells
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def solution_functions(stem: str) -> dict[str, object]:
+    """Run the imports and function definitions of sources/<stem>.py and return their names."""
+    namespace: dict[str, object] = {"__name__": stem}
+    for cell in read_cells(ROOT / "sources" / f"{stem}.py", ROOT):
+        if cell.kind != "code":
+            continue
+        wanted = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+        kept = [node for node in ast.parse(cell.text).body if isinstance(node, wanted)]
+        exec(compile(ast.Module(kept, []), stem, "exec"), namespace)
+    return namespace
+
+
+def stub_keys(stem: str) -> list[str]:
+    """The exercise keys that the lab's check cells name, in order."""
+    cells = read_cells(ROOT / "sources" / f"{stem}.py", ROOT)
+    calls = [line for cell in cells for line in cell.text.splitlines() if line.startswith("check(")]
+    return [line.split('"')[1] for line in calls]

@@ -1,0 +1,1 @@
+"""From sources/ to notebooks/, labs/ and solutions/; `python -m utils.build` runs it."""

@@ -1,0 +1,7 @@
+"""`python -m utils.build`."""
+
+import sys
+
+from utils.build.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The from-scratch techniques, one module each; lessons show them by reference."""
