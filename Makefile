@@ -62,7 +62,10 @@ lab: check-env ## set up, check, open JupyterLab on lesson 00
 	@root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	exec $(VENV_PYTHON) -m jupyterlab $$root --LabApp.default_url=$(FIRST_LESSON) $(LAB_ARGS)
 
-test: check-env ## set up, check, run the unit tests and compare every notebook (strict nbval)
+# The browser tests run wherever there is a browser: playwright is added where Chromium is found.
+CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+test: check-env $(if $(CHROMIUM),$(BROWSER_READY)) ## set up, check, run the unit tests and compare every notebook (strict nbval)
 	$(VENV_PYTHON) -m pytest --nbval $(ARGS)
 
 unit: $(READY) ## only the unit tests

@@ -136,7 +136,8 @@ print("Exactly:", num_parameters, "- equal to the model's own:",
 
 # %% [markdown]
 # Width counts twice, because a layer is a width x width matrix: six times narrower is 36 times
-# smaller, and three times fewer blocks make it 108 times. Before any training the model finds all
+# smaller, and three times fewer of them make the blocks 108 times smaller. Before any training
+# the model finds all
 # 256 bytes about equally likely. The loss of such a guess is the logarithm of 256, in *nats*:
 
 # %%
@@ -222,7 +223,8 @@ print(f"6ND: {rule_of_thumb_flops(num_parameters, 1):,.0f} FLOPs per token")
 print(f"exact: {flops_per_token:,.0f} FLOPs per token")
 
 # %% [markdown]
-# Lesson 01 derives both. How fast could this core be at best? A large matrix product shows its
+# Lesson 01 derives both (the exact count takes attention in full, not its causal half). How fast
+# could this core be at best? A large matrix product shows its
 # peak; the share of the peak that training reaches is the *model FLOPs utilisation*, MFU:
 
 # %%
@@ -236,23 +238,26 @@ print("Throughput:", measured(run.tokens_per_s, "tokens/s"))
 print("MFU:", measured(f"{utilisation:.0%}"))
 
 # %% [markdown]
-# Now dollars. A laptop under load draws some 30 W; the rate is the US commercial one,
-# 14.60 cents per kWh (page of 2026-04-26 that cites the EIA). What did 30 seconds of training
-# cost in electricity?
+# Now dollars. Say that a laptop under load draws 30 W. The rate is the US residential one from the
+# course's dated table. What did 30 seconds of training cost in electricity?
 
 # %%
 guess_usd = 0.01  # your prediction, in dollars
 
 # %% [markdown]
-# The watts are an assumption: put in your own.
+# The watts are an assumption; put in your own:
 
 # %%
-laptop_watts, usd_per_kwh = 30, 0.1460
-electricity_usd = laptop_watts * 30 / 3600 / 1000 * usd_per_kwh
+from utils.prices import energy_kwh, load_electricity_prices
+
+rate = next(row for row in load_electricity_prices() if row.customer == "residential")
+electricity_usd = energy_kwh(30 / 3600, watts=30) * rate.usd_per_kwh
+print(f"{100 * rate.usd_per_kwh:.2f} cents per kWh (read {rate.date}: {rate.source})")
 reveal("Electricity for 30 seconds", guess_usd, electricity_usd, "$")
 
 # %% [markdown]
-# A few thousandths of a cent look like nothing. So let us train something useful: GPT-2's 124 million
+# A few thousandths of a cent look like nothing. So let us train something useful: GPT-2's 124
+# million
 # parameters on 10 billion tokens. How long would *this core* take, at the throughput in FLOPs that
 # you just measured?
 
@@ -263,17 +268,17 @@ print(f"GPT-2 124M on 10 billion tokens: {gpt2_flops:.3g} FLOPs")
 print("On this core:", measured(years, "years", digits=2))
 
 # %% [markdown]
-# Now eight H100s, each with a peak of 989 TFLOP/s in bf16, at an assumed MFU of 40 %. For
-# comparison: llm.c's published run of this size took 45 minutes on eight H100s (modded-nanogpt
-# README, entry of 2024-05-28). The price is a row of the course's dated table:
+# Now eight H100s. llm.c's published run of this size took 45 minutes on them (modded-nanogpt
+# README, entry of 2024-05-28). What was its MFU, and what does it cost at one dated price, eight
+# GPUs rented together?
 
 # %%
-from utils.costs import gpu_hours
-from utils.prices import price_spread, rent_usd
+from utils.prices import find_chip, price_spread, rent_usd
 
-price = next(row for row in price_spread("H100 SXM").rows if "Lambda" in row.provider)
-hours = gpu_hours(gpt2_flops, 989e12, utilisation=0.40)
-print(f"{hours:.1f} GPU hours, {60 * hours / 8:.0f} minutes on eight GPUs")
+price = next(row for row in price_spread("H100 SXM").rows if row.sku.startswith("8x"))
+hours = 8 * 45 / 60
+h100_mfu = mfu(gpt2_flops, hours * 3600, find_chip("H100 SXM").peak_flops("bf16"))
+print(f"{hours:.1f} GPU hours at an MFU of {h100_mfu:.0%}")
 usd_per_hour, read_on = price.usd_per_gpu_hour, f"{price.provider}, read on {price.date}"
 print(f"at ${usd_per_hour:.2f} an hour ({read_on}): ${rent_usd(hours, usd_per_hour):.0f}")
 
@@ -284,8 +289,9 @@ print(f"at ${usd_per_hour:.2f} an hour ({read_on}): ${rent_usd(hours, usd_per_ho
 # ## 6. A first saving: the batch
 #
 # Here is one saving already, to see the method at work. The *naive version* trains on one sequence
-# at a time. The *better version* stacks several. Each product then has more rows, and the core
-# spends less time between products. What is the gain in tokens per second from 1 to 8 sequences?
+# at a time. The *better version* stacks several. Each product then has more rows, the core spends
+# less time between products, and one optimizer step serves them all. What is the gain in tokens
+# per second from 1 to 8 sequences?
 
 # %%
 guess_speedup = 8.0  # your prediction: times as many tokens per second
@@ -298,9 +304,15 @@ guess_speedup = 8.0  # your prediction: times as many tokens per second
 from utils.model import next_token_loss
 from utils.timing import compare
 
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)  # the work of a step, but no change
+
 def step_of(batch_size):
     batch = corpus.batch(0, batch_size, 128)
-    return lambda: next_token_loss(model, *batch).backward()
+    def step():
+        next_token_loss(model, *batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return step
 
 timed = compare({size: step_of(size) for size in (1, 2, 4, 8, 16)}, repeats=5)
 speedup = 8 * timed.timings[1].median_s / timed.timings[8].median_s
@@ -312,7 +324,8 @@ reveal("Tokens per second, batch 8 over batch 1", guess_speedup, speedup, "x", i
 # %%
 from utils.memory import measure_memory
 
-peaks = {size: measure_memory(step_of(size), model).peak_bytes for size in timed.timings}
+peaks = {size: measure_memory(step_of(size), model, optimizer).peak_bytes
+         for size in timed.timings}
 per_sequence = (peaks[16] - peaks[8]) / 8
 print(f"Peak with 1 sequence: {peaks[1]:,} bytes, with 16: {peaks[16]:,} bytes")
 print(f"Each further sequence: {per_sequence:,.0f} bytes")
@@ -331,11 +344,11 @@ batch_explorer(peaks, rates)
 # ## 7. When it does not pay
 #
 # - **Beyond saturation.** Once the products are large enough to keep the core busy, a larger batch
-#   buys no speed, but memory goes on growing in proportion.
-# - **Fewer updates.** The same text in larger batches means fewer steps, and a model that learns
-#   less from it. Throughput is not learning.
-# - **Small machines.** The answer belongs to this core. On a GPU saturation comes much later; the
-#   question stays the same.
+#   buys little speed, but memory goes on growing in proportion.
+# - **Fewer updates.** The same text in larger batches means fewer steps of the optimizer. Tokens
+#   per second are not yet learning per second.
+# - **Other machines.** The answer belongs to this core; a wider chip needs a larger batch to be
+#   kept busy. The question stays the same.
 #
 # Does the first point hold on your machine? Compare the last doubling with the first one:
 
@@ -345,6 +358,7 @@ last = 2 * timed.timings[8].median_s / timed.timings[16].median_s
 print("From 1 to 2 sequences:", measured(first, "x the tokens per second"))
 print("From 8 to 16 sequences:", measured(last, "x the tokens per second"))
 print("Memory for the last doubling:", f"{peaks[16] / peaks[8]:.2f}x")
+print("Each doubling is paid with nearly twice the activations, whatever it buys.")
 
 # %% [markdown]
 # ## 8. Labs, checks and hints
@@ -352,20 +366,19 @@ print("Memory for the last doubling:", f"{peaks[16] / peaks[8]:.2f}x")
 # Each lesson has a lab in `labs/`, with its solution in `solutions/`. In a lab you complete
 # functions. Right below each one stands a check that says one of four things: *not attempted yet*,
 # *not yet* (what was expected, what came, the likely mistake), *your code raised*, or *passed*.
-# Before you start:
+# Stuck? `hint("01.1")` gives a first hint, `hint("01.1", 2)` a second one. Before you start:
 
 # %%
-from utils.checks import check, hint, progress
+from utils.checks import check, progress
 
 check("01.1", None)
-hint("01.1")
 
 # %% [markdown]
 # To keep your answers apart from the course's files, run `make my-labs` once and work in
 # `my-labs/`. Your progress is kept in one file that git ignores:
 
 # %%
-progress()
+progress("lab_01")
 
 # %% [markdown]
 # ## Takeaways

@@ -25,9 +25,8 @@ folders = [Path.cwd(), *Path.cwd().parents]
 sys.path.insert(0, str(next(folder for folder in folders if (folder / "utils").is_dir())))
 
 # %% [markdown]
-# The patient is the laptop preset, in plain fp32, with explicit attention (the textbook version,
-# which writes its weights to memory) so that nothing is hidden in a fused kernel. It reads real
-# text:
+# We take the laptop preset in plain fp32, with explicit attention: the textbook version, which
+# writes its weights to memory, so that nothing is hidden in a fused kernel. It reads real text:
 
 # %%
 from dataclasses import replace
@@ -94,43 +93,41 @@ table(["what", "bytes", "bytes per parameter"], rows, "What stays, in fp32 with 
 #
 # Mixed precision keeps 16-bit weights for the arithmetic. Does that halve the bill? Papers and
 # posts say 16, 18 or 20 bytes per parameter, for the same recipe. Instead of believing one, run
-# it. One step with bf16 weights and an fp32 *master copy* that the optimizer updates:
+# it: a bf16 model, and an fp32 *master copy* that Adam updates. What differs is only how long the
+# two kinds of gradients live. Keep both, drop each bf16 gradient once it is converted, or convert,
+# update and drop one tensor at a time:
 
 # %%
 import copy
 
-def master_step(gradient_copies):
+def master_step(keep):
     """One Adam step on fp32 masters of a bf16 model; returns bytes held per parameter."""
     masters = build_gpt(replace(config, attention="fused"))
-    working = copy.deepcopy(masters).bfloat16()
+    working, before = copy.deepcopy(masters).bfloat16(), copy.deepcopy(masters)
     adam = torch.optim.AdamW(masters.parameters())
     with MemoryMeter(masters, working, adam) as meter:
         next_token_loss(working, tokens_BT[:1, :16], targets_BT[:1, :16]).backward()
         for weight, master in zip(working.parameters(), masters.parameters(), strict=True):
-            take_gradient(weight, master, gradient_copies)
-        adam.step()
+            master.grad = weight.grad.float()
+            if keep == "fp32 gradients":
+                weight.grad = None
+            if keep == "bf16 gradients":
+                adam.step()  # only this tensor has a gradient, so only this one is updated
+                master.grad = None
+        if keep != "bf16 gradients":
+            adam.step()
         meter.mark("updated")
+    pairs = zip(before.parameters(), masters.parameters(), strict=True)
+    assert not any(torch.equal(old, new) for old, new in pairs), "the masters must change"
     held = meter.report().at_mark("updated")
     return (held["parameters"] + held["gradients"] + held["optimizer state"]) / num_parameters
-
-# %% [markdown]
-# What differs is only how the fp32 optimizer gets its gradient from the bf16 one. Keep both
-# copies, drop the bf16 one as soon as it is converted, or never make an fp32 copy of the whole
-# (the optimizer then converts one tensor at a time; here the gradient is simply left in bf16):
-
-# %%
-def take_gradient(weight, master, gradient_copies):
-    if gradient_copies != "bf16 only":
-        master.grad = weight.grad.float()
-    if gradient_copies == "fp32 only":
-        weight.grad = None
 
 # %% [markdown]
 # Write down your three guesses, then look:
 
 # %%
-for copies in ("bf16 only", "fp32 only", "both"):
-    print(f"gradients in {copies}: {master_step(copies):.2f} bytes per parameter")
+for keep in ("bf16 gradients", "fp32 gradients", "both gradients"):
+    print(f"{keep}: {master_step(keep):.2f} bytes per parameter")
 
 # %% [markdown]
 # All three figures are right: 2 + 4 for the weights, 8 for Adam, and 2, 4 or 6 for the gradients.
@@ -187,10 +184,8 @@ found = sum(tensor.num_bytes for tensor in block)
 print(f"predicted {predicted:,} bytes, found {found:,} bytes, equal: {predicted == found}")
 
 # %% [markdown]
-# To the byte. (A published formula for 16-bit training with dropout has 34 bytes per BTD and 5 per
-# BHTT: our 16 values at 2 bytes, plus two masks of one byte. Recalled from Korthikanti et al.
-# 2022, equation 1; unverified here.) Now watch the whole step. Where will the peak be: in forward,
-# in backward, or in the optimizer?
+# To the byte. Now watch the whole step. Where will the peak be: in forward, in backward, or in the
+# optimizer?
 
 # %%
 from utils.memory_plot import plot_timeline
@@ -233,9 +228,27 @@ activation_explorer()
 # %% [markdown]
 # ## 4. The peak, predicted
 #
-# To predict the peak, follow the step and write down what is alive at the moments that can be the
-# highest. There are five: the loss's own backward, the last block's feed-forward and attention,
-# the first block (all gradients exist by then), and the optimizer:
+# To predict the peak, follow the step and add up what is alive at the moments that can be the
+# highest. Two of them by hand. When the loss runs backward, everything saved is still there, and
+# the
+# gradient of the log-probabilities and then that of the logits appear: two more tensors of B x T
+# x V
+# values. In the optimizer all activations are gone, but all gradients exist, and Adam makes a
+# square root and a quotient of one tensor at a time:
+
+# %%
+from utils.predict import adam_scratch_bytes, mask_buffer_bytes, saved_activation_bytes
+
+held_bytes = 12 * num_parameters + mask_buffer_bytes(config)  # weights and Adam, and the masks
+logit_bytes = 4 * batch_size * num_tokens * config.vocab_size
+in_loss = held_bytes + saved_activation_bytes(config, batch_size, num_tokens) + 2 * logit_bytes
+batch_bytes = 2 * 8 * batch_size * num_tokens  # tokens and targets, int64
+in_optimizer = held_bytes + batch_bytes + 4 * num_parameters + adam_scratch_bytes(config)
+print(f"loss backward: {in_loss:,} bytes, optimizer: {in_optimizer:,} bytes")
+
+# %% [markdown]
+# `predict_step` adds three more: the last block's feed-forward layer and its attention, and the
+# first block, when most activations are gone but most gradients exist. Does it agree?
 
 # %%
 from utils.predict import predict_step
@@ -294,8 +307,8 @@ table(headers, rows, "Peak bytes of a step")
 reveal("Largest error", guess_percent, 100 * max(errors.values()), "%")
 
 # %% [markdown]
-# Within a tenth of a percent, without running anything. What remains are a few scalars and vectors
-# that the pencil ignores.
+# Within a tenth of a percent, without running anything. What remains are a few scalars and the
+# gradients of small vectors, which the pencil leaves out.
 #
 # ## 5. Where the FLOPs go
 #
@@ -386,8 +399,10 @@ print("Eight against one, per sequence:", measured(per_sequence.sentence("eight"
 # %% [markdown]
 # ## 7. Dollars
 #
-# The article that this course grew from says that Llama-2-70B needed "at least 1e24" FLOPs. Its
-# model card says 2 trillion tokens and 1,720,320 hours of A100. What do 6ND and the exact count say?
+# The article that this course grew from ("The economics of GPUs: How to train your AI model without
+# going broke", VentureBeat, August 2024) says that Llama-2-70B needed "at least 1e24" FLOPs. Its
+# model card says 2 trillion tokens and 1,720,320 hours of A100. What do 6ND and the exact count
+# say?
 
 # %%
 llama = PRESETS["llama2-70b-shape"]
@@ -397,8 +412,10 @@ print(f"6ND: {thumb:.2e}   with attention: {exact:.2e}   below 1e24: {exact < 1e
 print(f"1e24 overstates by {1e24 / exact - 1:.0%} to {1e24 / thumb - 1:.0%}")
 
 # %% [markdown]
-# So the article's "at least" is wrong, if not by much. Turned around, the hours tell how well the
-# GPUs were used. What was the MFU, at an A100's 312 TFLOP/s?
+# So the article's "at least" is wrong, if not by much. (6ND takes the published 70 billion, the
+# exact
+# count our model of Llama's shape.) Turned around, the hours tell how well the GPUs were used. What
+# was the MFU?
 
 # %%
 guess_llama_mfu = 0.9  # your prediction
@@ -407,16 +424,18 @@ guess_llama_mfu = 0.9  # your prediction
 # The hours are cited (Llama 2 model card), the rest is arithmetic:
 
 # %%
-from utils.prices import find_training_run
+from utils.prices import find_chip, find_training_run
 
 run = find_training_run("Llama-2-70B")
-reveal("MFU of Llama-2-70B", guess_llama_mfu, mfu(thumb, run.gpu_hours * 3600, 312e12))
-print(f"1e24 FLOPs at that rate: {run.gpu_hours * 1e24 / thumb:,.0f} hours of A100")
+a100_peak = find_chip("A100 80GB").peak_flops("bf16")
+reveal("MFU by 6ND", guess_llama_mfu, mfu(thumb, run.gpu_hours * 3600, a100_peak))
+print(f"MFU by the exact count: {mfu(exact, run.gpu_hours * 3600, a100_peak):.1%}")
+print(f"1e24 FLOPs at the rate of 6ND: {run.gpu_hours * 1e24 / thumb:,.0f} hours of A100")
 
 # %% [markdown]
 # What would those hours cost today? Prices differ by provider, by day and by kind. Every row of the
-# course's table has a source and a date; each provider counts with its newest one. For comparison
-# stands at the end what AWS asked when the article appeared:
+# course's table has a source and a date; each product counts with its newest one. The last row is
+# what AWS asked when the article appeared:
 
 # %%
 from datetime import date
@@ -438,9 +457,9 @@ table(headers, [price_row(row) for row in (*spread.rows, *then)], "Rent of 1,720
 print(f"Today's spread: {spread.high / spread.low:.1f} times")
 
 # %% [markdown]
-# The same work at two and a half times the price: **choosing where to rent is the cheapest
-# optimisation there is.** The explorer prices any run on H100s; put in your own price and your own MFU. Which of
-# the three levers is yours to move?
+# Not every row could do this job: a single community GPU has no fast link to two thousand others.
+# But among those that can, the price differs more than most techniques of this course save. The
+# explorer prices any run on H100s. Three levers: price, MFU, tokens. Which one is yours to move?
 
 # %%
 from utils.explorers import dollars_explorer
@@ -449,35 +468,49 @@ dollars_explorer()
 
 # %% [markdown]
 # Rent or buy? A purchased GPU must also be fed with electricity. After how many hours of *use* is
-# an H100 at $31,000 cheaper than renting at $2.69 or $6.88 an hour?
+# an H100 cheaper than a rented one, at the cheapest and the dearest of today's on-demand prices?
 
 # %%
-from utils.prices import break_even_hours, energy_kwh
+from utils.prices import (
+    break_even_hours,
+    energy_kwh,
+    load_electricity_prices,
+    load_purchase_prices,
+)
 
-for usd_per_hour in (2.69, 6.88):
-    hours = break_even_hours(31_000, usd_per_hour, power_w=700, usd_per_kwh=0.146)
-    print(f"${usd_per_hour:.2f}: {hours:,.0f} hours, {hours / 8760:.1f} years without a pause")
+h100 = find_chip("H100 SXM")
+bought = next(row for row in load_purchase_prices() if row.chip == h100.name)
+power = next(row for row in load_electricity_prices() if row.customer == "commercial")
+h100_spread = price_spread("H100 SXM", kind="on-demand")
+print(f"bought for {usd_text(bought.usd_per_gpu)} ({bought.sku}, read {bought.date})")
+for usd in (h100_spread.low, h100_spread.high):
+    hours = break_even_hours(bought.usd_per_gpu, usd, h100.tdp_w, power.usd_per_kwh)
+    print(f"rented at ${usd:.2f}: {hours:,.0f} hours, {hours / 8760:.1f} years without a pause")
 
 # %% [markdown]
-# And electricity itself? The article suspects that hardware is what costs. For Llama-2-70B:
+# And electricity itself? For Llama-2-70B, the boards alone, without hosts and cooling:
 
 # %%
-energy = energy_kwh(run.gpu_hours, watts=400)
-low, high = (rent_usd(run.gpu_hours, usd) for usd in (1.39, 5.12))
-print(f"{energy / 1000:,.0f} MWh, {usd_text(energy * 0.146)} at 14.6 cents per kWh")
-print(f"{energy * 0.146 / high:.1%} to {energy * 0.146 / low:.1%} of the rent")
+energy = energy_kwh(run.gpu_hours, run.watts_per_gpu)
+low, high = (rent_usd(run.gpu_hours, row.usd_per_gpu_hour) for row in (spread.rows[0], then[0]))
+energy_usd = energy * power.usd_per_kwh
+print(f"{energy / 1000:,.0f} MWh: {usd_text(energy_usd)} at ${power.usd_per_kwh:.3f} per kWh")
+print(f"at least {energy_usd / high:.1%} to {energy_usd / low:.1%} of the rent, which contains it")
 
 # %% [markdown]
-# Energy is a small part. But people are not negligible, as the article says: Epoch's estimate puts
-# research staff at 29 to 49 % of a frontier model's cost (arXiv 2405.21015; recalled, unverified).
+# Energy is a small part. The article names the hardware as the cost, not the people. Epoch's
+# estimate puts research staff at 29 to 49 % of a frontier model's cost (arXiv 2405.21015; recalled,
+# unverified): for a new model people are not negligible.
 
 # %% [markdown]
 # ## 8. When it does not pay
 #
-# - **Counting bytes** does not pay when everything fits. Predict first; if the peak is half of your
-#   memory, none of the memory techniques will make you faster.
+# - **Saving bytes** does not pay when everything fits and a larger batch would not be faster.
+#   Predict
+#   first: bytes only help through what you do with them.
 # - **Buying** does not pay below the break-even hours, and idle hours do not count as use.
-# - **A higher MFU** pays only if the FLOPs were needed: an algorithm that learns the same with fewer
+# - **A higher MFU** pays only if the FLOPs were needed: an algorithm that learns the same with
+#   fewer
 #   tokens beats every trick in this course (lesson 11).
 
 # %% [markdown]
@@ -486,7 +519,7 @@ print(f"{energy * 0.146 / high:.1%} to {energy * 0.146 / low:.1%} of the rent")
 # - fp32 with Adam holds 16 bytes per parameter; mixed precision holds 16, 18 or 20, never 8.
 # - A block keeps 16 values per token and width, and explicit attention H x T more per token.
 # - The peak can be predicted to a fraction of a percent, and the meter proves it.
-# - 6ND is some 10 % low for these models; Llama-2-70B took 8.4e23 FLOPs at 43.5 % MFU.
-# - The same work costs several times more at one provider than at another.
+# - 6ND is some 10 % low for these models; by it Llama-2-70B took 8.4e23 FLOPs at 43.5 % MFU.
+# - On one day, the same GPU costs two and a half times as much at one place as at another.
 #
 # **Next:** [lab 01](../labs/lab_01_the_bill.ipynb), then lesson 02, mixed precision.

@@ -129,6 +129,7 @@ def test_hints_then_the_solution(capsys):
     hint(KEY, 3)
     assert capsys.readouterr().out.splitlines() == [
         "07.1 hint 1 of 2: Add it to itself.",
+        'Not enough? hint("07.1", 2)',
         "07.1 hint 2 of 2: It is 2 * x.",
         "07.1 has no hint 3; a worked solution is in solutions/lab_07_doubling.ipynb.",
     ]

@@ -1,6 +1,7 @@
 """Lab 01's checks: the solution passes, the stub is not attempted, wrong answers are named."""
 
 import pytest
+import torch
 
 from tests.lab_source import solution_functions, stub_keys
 from utils.checks.engine import EXERCISES, judge
@@ -90,7 +91,9 @@ WRONG = [
     ("01.1", lambda c, n: 4 * total(c) + 8 * n * block(c), "gradients of the trainable"),
     ("01.1", lambda c, n: right["fine_tuning_bytes"](c, n) / 4, "numbers of values"),
     ("01.1", lambda c, n: print("no return"), "without a return"),
-    ("01.1", lambda c, n: float("nan"), "is off"),
+    ("01.1", lambda c, n: float("nan"), "must be a finite number, not nan"),
+    ("01.1", lambda c, n: torch.tensor(5.0), "with .item()"),
+    ("01.1", 17.0, "without parentheses"),
     (
         "01.2",
         lambda c, b: right["accumulation_peak_bytes"](c, b) - 4 * total(c),
@@ -126,11 +129,13 @@ WRONG = [
         "weights and Adam have to fit",
     ),
     ("01.3", lambda c, m: max(1, right["largest_batch"](c, m)), "say 0 when not even one"),
+    ("01.3", lambda c, m: -1, "a batch size is not negative"),
     ("01.3", lambda c, m: right["largest_batch"](c, m) + 0.5, "whole number"),
     ("01.4", lambda c, b, t: dropout(c, b, t, embedding=0), "mask after the embeddings"),
     ("01.4", lambda c, b, t: dropout(c, b, t, residual=1), "two masks outside attention"),
     ("01.4", lambda c, b, t: dropout(c, b, t, attention=1), "thinned-out attention weights"),
     ("01.4", lambda c, b, t: dropout(c, b, t, attention=0), "on the attention weights, too"),
+    ("01.4", lambda c, b, t: dropout(c, b, c.context_length), "num_tokens, which may be less"),
     (
         "01.4",
         lambda c, b, t: (dropout(c, b, t, attention=1) // 4)
@@ -148,6 +153,7 @@ WRONG = [
     ("01.5", bill(wrong_loss=True), "1 + share is too little"),
     ("01.5", bill(gpus=False), "every GPU is paid, not one"),
     ("01.5", lambda *a: bill()(*a)[0], "two numbers, days and dollars"),
+    ("01.5", lambda *a: bill()(*a)[::-1], "Days come first"),
 ]
 
 
@@ -156,6 +162,16 @@ def test_a_wrong_answer_is_rejected_by_name(key, answer, words):
     outcome = judge(key, answer)
     assert outcome.status == "not yet", outcome.message
     assert words in outcome.message
+
+
+def test_an_answer_that_changes_the_default_dtype_spoils_nothing(solutions):
+    def spoiler(config, num_blocks):
+        torch.set_default_dtype(torch.float64)
+        return 0
+
+    assert judge("01.1", spoiler).status == "not yet"
+    assert torch.get_default_dtype() == torch.float32
+    assert judge("01.1", solutions["fine_tuning_bytes"]).status == "passed"
 
 
 def test_every_exercise_has_at_least_three_wrong_answers():

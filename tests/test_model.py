@@ -12,7 +12,7 @@ from utils.model import build_gpt, next_token_loss
 TINY = GPTConfig(2, 4, 32, 16, 64)
 
 
-@pytest.mark.parametrize("kv_heads", [0, 2, 1])
+@pytest.mark.parametrize("kv_heads", [None, 2, 1])
 def test_both_attentions_compute_the_same(kv_heads):
     results = []
     for attention in ("explicit", "fused"):
@@ -72,7 +72,7 @@ def test_dropout_is_a_field_and_silent_in_evaluation():
     "change, words",
     [
         ({"num_heads": 5}, "must be a multiple of num_heads"),
-        ({"num_kv_heads": 3}, "must be a multiple of num_kv_heads"),
+        ({"num_kv_heads": 3}, "must be a multiple of kv_heads"),
         ({"dropout": 1.0}, "dropout must lie"),
         ({"attention": "flash"}, "attention must be one of"),
         ({"num_layers": 0}, "num_layers must be at least 1"),
@@ -86,3 +86,8 @@ def test_a_bad_config_is_refused_in_words(change, words):
 def test_too_long_a_sequence_is_refused_in_words():
     with pytest.raises(ValueError, match="do not fit context_length=16"):
         build_gpt(TINY)(torch.zeros(1, 17, dtype=torch.long))
+
+
+def test_a_variant_keeps_no_width_of_its_original():
+    wider = replace(PRESETS["laptop"], model_dim=256, num_heads=8)
+    assert (wider.feed_forward_dim, wider.kv_heads) == (1024, 8)

@@ -34,7 +34,7 @@ SHAPES = {
     "large vocabulary": (GPTConfig(2, 2, 32, 64, 4000), 2),
     "optimizer is the peak": (GPTConfig(1, 8, 128, 16, 64, bias=False, **EXPLICIT), 2),
     "tied, grouped heads": (GPTConfig(2, 4, 64, 32, 128, 192, 2, tied_embeddings=True), 3),
-    "grouped, explicit": (GPTConfig(3, 4, 64, 64, 128, 0, 1, **EXPLICIT), 2),
+    "grouped, explicit": (GPTConfig(3, 4, 64, 64, 128, None, 1, **EXPLICIT), 2),
     "one head": (GPTConfig(2, 1, 32, 64, 64, **EXPLICIT), 1),
     "one layer": (GPTConfig(1, 2, 64, 64, 256), 4),
 }
@@ -58,6 +58,18 @@ def test_the_peak_of_a_step_is_predicted_within_half_a_percent(name):
     step()  # Adam's state exists from the second step on
     measured_bytes = measure_memory(step, model, optimizer).peak_bytes
     predicted_bytes = predict_step(config, batch_size).peak_bytes
+    assert abs(predicted_bytes / measured_bytes - 1) < 0.005
+
+
+@pytest.mark.parametrize("attention", ["explicit", "fused"])
+def test_a_sequence_shorter_than_the_context_is_predicted_too(attention):
+    config, batch_size, num_tokens = GPTConfig(2, 4, 64, 512, 256, attention=attention), 2, 128
+    model = build_gpt(config)
+    optimizer = torch.optim.AdamW(model.parameters())
+    step = training_step(model, optimizer, config, batch_size, num_tokens)
+    step()
+    measured_bytes = measure_memory(step, model, optimizer).peak_bytes
+    predicted_bytes = predict_step(config, batch_size, num_tokens).peak_bytes
     assert abs(predicted_bytes / measured_bytes - 1) < 0.005
 
 

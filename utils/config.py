@@ -14,21 +14,20 @@ class GPTConfig:
     model_dim: int = 128
     context_length: int = 128
     vocab_size: int = 256  # one token per byte: no tokenizer to download
-    ff_dim: int = 0  # 0 means 4 * model_dim, as in GPT-2
-    num_kv_heads: int = 0  # 0 means num_heads; fewer is grouped-query attention
+    ff_dim: int | None = None  # None means 4 * model_dim, as in GPT-2
+    num_kv_heads: int | None = None  # None means num_heads; fewer is grouped-query attention
     dropout: float = 0.0
     attention: str = "fused"  # "explicit" writes the T x T matrix to memory, "fused" does not
     bias: bool = True
     tied_embeddings: bool = False  # the output layer reuses the token embedding
 
     def __post_init__(self) -> None:
-        """Fill the zeros in, and refuse shapes that cannot work."""
-        object.__setattr__(self, "ff_dim", self.ff_dim or 4 * self.model_dim)
-        object.__setattr__(self, "num_kv_heads", self.num_kv_heads or self.num_heads)
-        for name in ("num_layers", "num_heads", "model_dim", "context_length", "vocab_size"):
+        """Refuse shapes that cannot work."""
+        sizes = ("num_layers", "num_heads", "model_dim", "context_length", "vocab_size")
+        for name in (*sizes, "feed_forward_dim", "kv_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for whole, part in (("model_dim", "num_heads"), ("num_heads", "num_kv_heads")):
+        for whole, part in (("model_dim", "num_heads"), ("num_heads", "kv_heads")):
             if getattr(self, whole) % getattr(self, part):
                 raise ValueError(
                     f"{whole} ({getattr(self, whole)}) must be a multiple of "
@@ -45,9 +44,19 @@ class GPTConfig:
         return self.model_dim // self.num_heads
 
     @property
+    def feed_forward_dim(self) -> int:
+        """Width of the feed-forward layer, F. Not stored, so `replace` cannot leave it behind."""
+        return 4 * self.model_dim if self.ff_dim is None else self.ff_dim
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads, G."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
     def kv_dim(self) -> int:
         """Width of all key heads together, G * K; the values have the same."""
-        return self.num_kv_heads * self.head_dim
+        return self.kv_heads * self.head_dim
 
 
 PRESETS: dict[str, GPTConfig] = {

@@ -49,7 +49,7 @@ class Corpus:
         start_B = torch.randint(len(text_N) - context_length, (batch_size,), generator=generator)
         index_BT = start_B[:, None] + torch.arange(context_length + 1)
         window_BT = text_N[index_BT].long()
-        return window_BT[:, :-1], window_BT[:, 1:]
+        return window_BT[:, :-1].contiguous(), window_BT[:, 1:].contiguous()
 
 
 def load_corpus(path: str | Path | None = None, max_bytes: int = MAX_BYTES) -> Corpus:

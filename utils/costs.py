@@ -37,8 +37,8 @@ def block_tensor_sizes(config: GPTConfig) -> list[int]:
         (width * qkv_out, qkv_out),
         (width * width, width),  # attention output
         (width, width),  # feed-forward norm
-        (width * config.ff_dim, config.ff_dim),  # widen
-        (config.ff_dim * width, width),  # narrow
+        (width * config.feed_forward_dim, config.feed_forward_dim),  # widen
+        (config.feed_forward_dim * width, width),  # narrow
     ]
     return [size for pair in weights_and_biases for size in pair[: 1 + config.bias]]
 
@@ -73,7 +73,8 @@ def rule_of_thumb_flops(num_parameters: float, num_tokens: float) -> float:
 def forward_flops(config: GPTConfig, batch_size: int, num_tokens: int) -> int:
     """Matrix-multiplication FLOPs of one forward pass over B x T tokens, attention in full."""
     width, tokens = config.model_dim, batch_size * num_tokens
-    linears = width * (width + 2 * config.kv_dim) + width * width + 2 * width * config.ff_dim
+    projections = width * (width + 2 * config.kv_dim) + width * width
+    linears = projections + 2 * width * config.feed_forward_dim
     attention = 2 * num_tokens * width  # scores, then the weighted sum, per token
     per_token = config.num_layers * (linears + attention) + width * config.vocab_size
     return 2 * tokens * per_token
@@ -89,7 +90,7 @@ def flops_by_part(config: GPTConfig, num_tokens: int) -> dict[str, int]:
     width, layers = config.model_dim, config.num_layers
     projections = width * (width + 2 * config.kv_dim) + width * width
     parts = {
-        "feed-forward": layers * 2 * width * config.ff_dim,
+        "feed-forward": layers * 2 * width * config.feed_forward_dim,
         "attention projections": layers * projections,
         "attention scores": layers * 2 * num_tokens * width,
         "output layer": width * config.vocab_size,

@@ -65,8 +65,9 @@ def draw_recipe(figure: Figure, recipe_name: str, billions: float) -> str:
     }
     axes, left = figure.subplots(), 0.0
     for (name, size), colour in zip(parts.items(), OKABE_ITO, strict=False):
-        axes.barh([0], [size * billions * GB], left=left, color=colour, label=f"{name}: {size} B")
-        left += size * billions * GB
+        width = size * billions * GB
+        axes.barh([0], [width], left=left, color=colour, label=f"{name}: {size} bytes")
+        left += width
     memories = {name: find_chip(name).memory_gb * GB for name in SHOWN_CHIPS}
     for style, name in zip(("--", "-.", ":"), SHOWN_CHIPS, strict=True):
         axes.axvline(memories[name], color="black", linestyle=style, label=f"{name} holds")
@@ -104,6 +105,7 @@ def draw_activations(figure: Figure, preset: str, batch_size: int, log2_tokens: 
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set(xlabel="tokens in a sequence", xticks=lengths, xticklabels=lengths)
+    axes.set(ylabel="saved for backward", title=f"{preset}, {batch_size} sequence(s), 16 bits")
     axes.axvline(tokens, color=PALE, zorder=0)
     bytes_axis(axes)
     axes.legend()
@@ -115,7 +117,7 @@ def draw_activations(figure: Figure, preset: str, batch_size: int, log2_tokens: 
 
 
 def _activations_16_bit(preset: str, attention: str, batch_size: int, num_tokens: int) -> int:
-    fields = {**vars(PRESETS[preset]), "attention": attention, "num_kv_heads": 0}
+    fields = {**vars(PRESETS[preset]), "attention": attention, "num_kv_heads": None}
     config = type(PRESETS[preset])(**fields)
     block = block_activation_bytes(config, batch_size, num_tokens, value_bytes=2)
     head = head_activation_bytes(config, batch_size, num_tokens, value_bytes=2)

@@ -72,8 +72,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.widen = nn.Linear(config.model_dim, config.ff_dim, bias=config.bias)
-        self.narrow = nn.Linear(config.ff_dim, config.model_dim, bias=config.bias)
+        self.widen = nn.Linear(config.model_dim, config.feed_forward_dim, bias=config.bias)
+        self.narrow = nn.Linear(config.feed_forward_dim, config.model_dim, bias=config.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """x_BTD -> y_BTD, before the residual is added."""

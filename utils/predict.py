@@ -43,7 +43,7 @@ def block_activation_bytes(
     norms = 2 * (token_values * width + 2 * token_values)  # input, mean, 1/std, twice
     into_linears = 3 * token_values * width  # of the attention, its output layer, widen
     query_key_value = token_values * qkv_width(config)
-    wide = 2 * token_values * config.ff_dim  # around the GELU
+    wide = 2 * token_values * config.feed_forward_dim  # around the GELU
     per_head = token_values * config.num_heads
     attention = per_head * num_tokens if config.attention == "explicit" else per_head
     saved = norms + into_linears + query_key_value + wide + attention
@@ -93,7 +93,7 @@ def predict_step(
     parameters = count_parameters(config)
     tokens = batch_size * num_tokens
     hidden, logits = 4 * tokens * config.model_dim, 4 * tokens * config.vocab_size
-    wide = 4 * tokens * config.ff_dim
+    wide = 4 * tokens * config.feed_forward_dim
     held = (1 + state_values) * parameters.total * 4 + mask_buffer_bytes(config)
     held += 2 * tokens * TOKEN_BYTES
     block = block_activation_bytes(config, batch_size, num_tokens)
@@ -102,11 +102,12 @@ def predict_step(
     # Gradients that exist once backward has left the output layer, and those of one whole block.
     head_gradients = 4 * (parameters.token_embedding + parameters.final_norm)  # output: V x D too
     block_gradients = 4 * parameters.block
-    narrow_gradients = 4 * config.model_dim * (config.ff_dim + config.bias)
+    narrow_gradients = 4 * config.model_dim * (config.feed_forward_dim + config.bias)
     moments = {
         "loss backward": blocks + head + 2 * logits,
         "last feed-forward": blocks + head_gradients + narrow_gradients + hidden + wide,
-        "last attention": blocks + head_gradients - block + _attention_peak(config, tokens, hidden),
+        "last attention": blocks - block + head_gradients
+        + _attention_peak(config, batch_size, num_tokens),
         "first feed-forward": block + head_gradients + narrow_gradients + hidden + wide
         + (config.num_layers - 1) * block_gradients,
         "optimizer": 4 * parameters.total + adam_scratch_bytes(config) * (state_values == 2),
@@ -120,10 +121,11 @@ def adam_scratch_bytes(config: GPTConfig) -> int:
     return 4 * max(before + 2 * size for before, size in zip([0, *sizes], sizes, strict=False))
 
 
-def _attention_peak(config: GPTConfig, tokens: int, hidden_bytes: int) -> int:
+def _attention_peak(config: GPTConfig, batch_size: int, num_tokens: int) -> int:
     """Live bytes while the last block's softmax runs backward, gradients of its layers included."""
-    scores = 4 * tokens * config.num_heads * config.context_length
-    gradients = 4 * config.model_dim * (2 * config.ff_dim + config.model_dim)
+    scores = 4 * batch_size * config.num_heads * num_tokens**2
+    hidden_bytes = 4 * batch_size * num_tokens * config.model_dim
+    gradients = 4 * config.model_dim * (2 * config.feed_forward_dim + config.model_dim)
     if config.attention == "fused":
         return 10 * hidden_bytes + gradients
     return 3 * scores + 6 * hidden_bytes + gradients

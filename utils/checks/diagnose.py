@@ -4,6 +4,7 @@ A judge lists the mistakes that learners make with the value that each leads to.
 wrong and equals one of them, the message names it; otherwise it says how far off the answer is.
 """
 
+import math
 from collections.abc import Mapping
 from numbers import Real
 
@@ -14,8 +15,18 @@ def require_number(what: str, got: object) -> None:
     """Refuse None, texts and tensors with a sentence that says what came instead."""
     is_number = isinstance(got, Real) and not isinstance(got, bool)
     kind = type(got).__name__
-    likely = "the function ends without a return" if got is None else "return a plain number"
+    likely = {
+        "NoneType": "the function ends without a return",
+        "Tensor": "take the number out of the tensor with .item()",
+    }.get(kind, "return a plain number")
     require(is_number, f"{what} must be a number, not {kind}", likely=likely)
+    require(math.isfinite(got), f"{what} must be a finite number, not {got}")
+
+
+def require_function(answer: object) -> None:
+    """Refuse a result where the function itself is asked for."""
+    likely = "pass the function itself, without parentheses"
+    require(callable(answer), "The check needs your function", got=answer, likely=likely)
 
 
 def require_value(
@@ -36,7 +47,6 @@ def require_value(
         if close_to(got, value, max(rtol / 2, 1e-9)):
             likely = mistake
         break
-    if not likely:
-        likely = f"{got / truth:.3g} times the truth" if truth else "the truth is 0"
+    far_off = f"{what} is {got / truth:.3g} times what it should be" if truth else f"{what} is off"
     write = format_bytes if in_bytes else "{:,.6g}".format
-    raise NotYet(f"{what} is off", write(truth), write(got), likely)
+    raise NotYet(far_off, write(truth), write(got), likely)

@@ -118,16 +118,19 @@ def hint(key: str, number: int = 1) -> None:
         raise ValueError(f"Hints are counted from 1; {number!r} is not one.")
     if number <= len(asked.hints):
         print(f"{key} hint {number} of {len(asked.hints)}: {asked.hints[number - 1]}")
+        if number < len(asked.hints):
+            print(f'Not enough? hint("{key}", {number + 1})')
     else:
         place = f"solutions/{asked.lab}.ipynb" if asked.lab else "the folder solutions/"
         print(f"{key} has no hint {number}; a worked solution is in {place}.")
 
 
-def progress() -> None:
-    """Print all exercises, lab by lab: passed, not yet or not attempted."""
+def progress(lab: str = "") -> None:
+    """Print the exercises of one lab ("lab_01"), or of all: passed, not yet or not attempted."""
     _load_labs()
     done, trouble = state.read()
-    known = sorted(EXERCISES.values(), key=lambda exercise: (exercise.lab, exercise.key))
+    chosen = [exercise for exercise in EXERCISES.values() if exercise.lab.startswith(lab)]
+    known = sorted(chosen, key=lambda exercise: (exercise.lab, exercise.key))
     num_passed = sum(done.get(exercise.key) == state.PASSED for exercise in known)
     print(f"{num_passed} of {len(known)} exercises passed")
     lab = ""

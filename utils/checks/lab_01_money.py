@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from utils.checks.diagnose import require_value
+from utils.checks.diagnose import require_function, require_value
 from utils.checks.engine import exercise
-from utils.checks.helpers import require
+from utils.checks.helpers import close_to, require
 
 TRIALS = (
     # parameters, tokens, GPUs, peak FLOP/s, utilisation, lost share, $ per GPU hour
@@ -26,6 +26,7 @@ TRIALS = (
 )
 def judge_bill(answer: Callable) -> str:
     """(days, dollars) of a run, exact up to rounding."""
+    require_function(answer)
     for trial in TRIALS:
         num_parameters, num_tokens, num_gpus, peak, utilisation, lost, usd = trial
         gpu_hours = 6 * num_parameters * num_tokens / (peak * utilisation) / (1 - lost) / 3600
@@ -33,6 +34,8 @@ def judge_bill(answer: Callable) -> str:
         got = answer(*trial)
         is_pair = isinstance(got, (tuple, list)) and len(got) == 2
         require(is_pair, "Return two numbers, days and dollars", got=got)
+        swapped = close_to(got[0], dollars) and close_to(got[1], days)
+        require(not swapped, "Days come first, then dollars", got=got)
         shared = {
             "training is 6 FLOPs per parameter and token; 2 is forward alone": 1 / 3,
             "the peak is never reached: divide by the utilisation": utilisation,

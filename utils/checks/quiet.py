@@ -48,6 +48,7 @@ def sealed(printed: Printed) -> Iterator[None]:
     nothing had been drawn: the same answer gets the same verdict, wherever it is checked.
     """
     torch, state = sys.modules.get("torch"), random.getstate()
+    dtype = torch.get_default_dtype() if torch else None
     fork = torch.random.fork_rng(devices=[]) if torch else contextlib.nullcontext()
     quiet = contextlib.redirect_stderr(Printed())
     with fork, warnings.catch_warnings(), quiet, contextlib.redirect_stdout(printed):
@@ -55,7 +56,10 @@ def sealed(printed: Printed) -> Iterator[None]:
         random.seed(0)
         if torch:
             torch.random.default_generator.manual_seed(0)
+            torch.set_default_dtype(torch.float32)  # models and truths are made in it
         try:
             yield
         finally:
             random.setstate(state)
+            if torch:
+                torch.set_default_dtype(dtype)
