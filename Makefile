@@ -22,7 +22,7 @@ OFFLINE = The installation did not finish (see the message above). Check the net
 	free disk space, then run the same command again: it goes on from here.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check-env lab test unit nbval browser-venv lint build my-labs bench lock \
+.PHONY: help venv check-env lab test unit nbval browser-venv lint build my-labs bench record lock \
 	clean-venv FORCE
 
 help: ## list the commands
@@ -87,6 +87,9 @@ my-labs: $(READY) ## a private copy of the labs to work in
 
 bench: $(READY) ## how much the instruments themselves cost
 	$(VENV_PYTHON) -m utils.bench $(ARGS)
+
+record: $(READY) ## run the timed experiments on this machine and keep them for the lessons
+	$(VENV_PYTHON) -m utils.record $(ARGS)
 
 # uv keeps the versions found in .venv and adds those for other Pythons and systems. The packages
 # of torch's CUDA build are left out: torch names them exactly itself, and a build of torch for

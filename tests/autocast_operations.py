@@ -6,6 +6,8 @@ x is a 4 x 4 matrix, y another one, b a batch of two such matrices; all floating
 import torch
 from torch.nn import functional as F
 
+BF16, FP32 = torch.bfloat16, torch.float32
+DTYPE_PAIRS = {"fp32": (FP32, FP32), "bf16": (BF16, BF16), "mixed": (FP32, BF16)}
 LABELS = torch.tensor([0, 1, 2, 3])
 
 
@@ -101,3 +103,18 @@ OPERATIONS = {
     "embedding": lambda x, y, b: F.embedding(LABELS, x),
     "dropout": lambda x, y, b: F.dropout(x, 0.0),
 }
+
+
+def inputs(first: torch.dtype, second: torch.dtype, device: str = "cpu") -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    shapes = ((4, 4), (4, 4), (2, 4, 4))
+    values = [torch.randn(shape, generator=generator).to(device) for shape in shapes]
+    return [value.to(dtype) for value, dtype in zip(values, (first, second, first), strict=True)]
+
+
+def outcome(operation, tensors):
+    """The result, or the kind of error: an operation may refuse a mixture in both worlds."""
+    try:
+        return operation(*tensors)
+    except (RuntimeError, IndexError) as error:
+        return type(error).__name__

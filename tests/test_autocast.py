@@ -1,16 +1,22 @@
 """Our autocast against torch's: dtypes of many operations, and a GPT bit for bit."""
 
-import re
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.autocast_operations import LABELS, OPERATIONS
+from tests.autocast_operations import (
+    BF16,
+    DTYPE_PAIRS,
+    FP32,
+    LABELS,
+    OPERATIONS,
+    inputs,
+    outcome,
+)
 from tests.helpers import batch_for
 from utils.config import GPTConfig
 from utils.model import build_gpt, next_token_loss
@@ -18,23 +24,6 @@ from utils.techniques.autocast import ManualAutocast
 from utils.techniques.autocast_rules import CPU_RULES, CUDA_RULES
 
 TINY = GPTConfig(2, 2, 32, 16, 64)
-BF16, FP32 = torch.bfloat16, torch.float32
-DTYPE_PAIRS = {"fp32": (FP32, FP32), "bf16": (BF16, BF16), "mixed": (FP32, BF16)}
-
-
-def inputs(first: torch.dtype, second: torch.dtype, device: str = "cpu") -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    shapes = ((4, 4), (4, 4), (2, 4, 4))
-    values = [torch.randn(shape, generator=generator).to(device) for shape in shapes]
-    return [value.to(dtype) for value, dtype in zip(values, (first, second, first), strict=True)]
-
-
-def outcome(operation, tensors):
-    """The result, or the kind of error: an operation may refuse a mixture in both worlds."""
-    try:
-        return operation(*tensors)
-    except (RuntimeError, IndexError) as error:
-        return type(error).__name__
 
 
 @pytest.mark.parametrize("pair", DTYPE_PAIRS)
@@ -58,65 +47,6 @@ def test_more_than_sixty_operations_really_ran():
     with ManualAutocast():
         ran = [name for name, op in OPERATIONS.items() if not isinstance(outcome(op, tensors), str)]
     assert len(ran) >= 60
-
-
-def torch_cuda_lists() -> dict[str, set[str]]:
-    """CUDA's lists as torch's own header states them: a table that we did not write."""
-    header = Path(torch.__file__).parent / "include/ATen/autocast_mode.h"
-    text = header.read_text()
-    parts = re.findall(r"#define AT_FORALL_(\w+)\(_\)((?:[^\n]*\\\n)*[^\n]*\n)", text)
-    return {name: set(re.findall(r"_\((\w+)", body)) for name, body in parts}
-
-
-def test_cuda_rules_agree_with_torchs_header():
-    lists = torch_cuda_lists()
-    header_names = {"cross_entropy": "nll_loss", "norm": "frobenius_norm"}
-    header_names |= {"grid_sample": "grid_sampler"}
-    for ours, theirs in (
-        (CUDA_RULES.low, lists["LOWER_PRECISION_FP"]),
-        (CUDA_RULES.fp32, lists["FP32"]),
-        (CUDA_RULES.fp32_sums, lists["FP32_SET_OPT_DTYPE"]),
-        (CUDA_RULES.widest, lists["PROMOTE"]),
-    ):
-        unknown = {name for name in ours if header_names.get(name, name) not in theirs}
-        assert not unknown
-    missing = lists["FP32"] - CUDA_RULES.fp32
-    assert all(name.startswith(("upsample_", "_upsample_", "n", "f")) for name in missing), missing
-
-
-FP32_UNDER_CUDA = """exp expm1 log log1p pow pow_method reciprocal rsqrt sinh cosh tan softplus sum
-    sum_over_a_dimension prod cumsum cumprod softmax softmax_method log_softmax logsumexp norm
-    vector_norm layer_norm rms_norm group_norm cosine_similarity cdist cross_entropy nll_loss
-    mse_loss l1_loss huber_loss kl_div bce_with_logits quantile""".split()
-LOW_UNDER_CUDA = """mm matmul matmul_method bmm addmm baddbmm addbmm mv addmv addr linear einsum
-    multi_dot vecdot conv1d conv2d conv3d conv_transpose2d prelu attention""".split()
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_cuda_rules_on_cpu_tensors_follow_the_table(name):
-    """bf16 inputs leave an fp32 operation as fp32; fp32 inputs leave a product as bf16."""
-    key = name.replace(" ", "_")
-    with ManualAutocast(CUDA_RULES, BF16):
-        from_bf16 = outcome(OPERATIONS[name], inputs(BF16, BF16))
-        from_fp32 = outcome(OPERATIONS[name], inputs(FP32, FP32))
-    low, high = key in LOW_UNDER_CUDA, key in FP32_UNDER_CUDA
-    assert from_bf16.dtype == (FP32 if high else BF16)
-    assert from_fp32.dtype == (BF16 if low else FP32)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_cuda_rules_give_torchs_dtypes_on_a_gpu(name):
-    if name in ("cross_entropy", "nll_loss", "embedding"):
-        pytest.skip("its labels live on the CPU")
-    for pair in DTYPE_PAIRS.values():
-        tensors = inputs(*pair, device="cuda")
-        with torch.autocast("cuda", BF16):
-            theirs = outcome(OPERATIONS[name], tensors)
-        with ManualAutocast(CUDA_RULES, BF16):
-            ours = outcome(OPERATIONS[name], tensors)
-        assert getattr(ours, "dtype", ours) == getattr(theirs, "dtype", theirs)
 
 
 @pytest.mark.parametrize("attention", ["explicit", "fused"])

@@ -7,7 +7,7 @@ import torch
 
 from utils.experiments import precision
 from utils.record import code_version, device_name, record
-from utils.recorded import FOLDER, RecordedRun, load_recorded, write_recorded
+from utils.recorded import FOLDER, RecordedRun, load_recorded, show_recorded, write_recorded
 
 ROWS = [{"precision": "fp32", "seconds": 1.0}]
 RUN = RecordedRun("Chip X 1", "cpu", "none", "2.13.0", "2026-11-23", "abc", {"matmul": ROWS})
@@ -40,6 +40,16 @@ def test_a_damaged_or_foreign_file_is_named_and_skipped(tmp_path, capsys, conten
     assert load_recorded("matmul", folder=tmp_path) == [RUN]
     said = capsys.readouterr().out
     assert said.startswith("Skipped bad.json") and words in said
+
+
+def test_a_missing_gpu_is_said_and_never_invented(capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr("utils.recorded.measured_text", lambda title, text: shown.append(text))
+    show_recorded("Speed", ["device", "rate"], [["Chip X 1", 5]], kinds=["cpu"])
+    assert shown[0].splitlines()[1] == "Chip X 1  5"
+    assert "GPU: not recorded yet" in shown[0]
+    show_recorded("Speed", ["device", "rate"], [], kinds=["cuda"])
+    assert "not recorded" not in shown[1]
 
 
 def test_recording_runs_every_experiment_on_the_cpu(tmp_path, monkeypatch):

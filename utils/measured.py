@@ -158,12 +158,12 @@ def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     if not device.startswith("cpu"):
-        return f"{_processor_name()} ({device})"
+        return f"{processor_name()} ({device})"
     threads = torch.get_num_threads()
-    return f"{_processor_name()}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{processor_name()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     """The processor's own name, else its architecture; `platform` alone often knows only that."""
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.exists():

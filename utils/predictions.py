@@ -40,4 +40,4 @@ def _with_unit(value: float, unit: str) -> str:
         return bytes_text(value)
     if unit == "$":
         return usd_text(value)
-    return f"{significant(float(value))} {unit}".strip()
+    return f"{significant(value)} {unit}".strip()

@@ -5,7 +5,6 @@ when there is none; the result is one JSON file per device in utils/data/recorde
 """
 
 import platform
-import re
 import subprocess
 from collections.abc import Callable
 from datetime import date
@@ -13,7 +12,9 @@ from pathlib import Path
 
 import torch
 
+from utils.check_hardware import BF16_FLAGS, cpu_flags
 from utils.experiments.precision import matmul_sweep, step_sweep
+from utils.measured import processor_name
 from utils.recorded import FOLDER, RecordedRun, write_recorded
 from utils.timing import use_one_thread
 
@@ -48,12 +49,8 @@ def device_name(device: str) -> str:
     """The chip's own name; for a CPU with what it has for 16 bits."""
     if device != "cpu":
         return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(errors="replace") if info.exists() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
-    name = " ".join(model[1].split()) if model else platform.processor() or platform.machine()
-    has_bf16 = re.search(r"\b(avx512_bf16|amx_bf16)\b", text)
-    return f"{name}, one core, {'with' if has_bf16 else 'without'} bf16 instructions"
+    has_bf16 = bool((cpu_flags(torch) or set()) & set(BF16_FLAGS))
+    return f"{processor_name()}, one core, {'with' if has_bf16 else 'without'} bf16 instructions"
 
 
 def driver_version(device: str) -> str:

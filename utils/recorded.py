@@ -6,9 +6,12 @@ not come from `make record` is named and skipped, never a crash and never silent
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from utils.measured import measured_text
 
 FOLDER = Path(__file__).parent / "data" / "recorded"
 SCHEMA = 1
@@ -45,6 +48,25 @@ def load_recorded(
         elif experiment in run.experiments and kind in (None, run.kind):
             runs.append(run)
     return runs
+
+
+def show_recorded(
+    title: str, headers: Sequence[str], rows: Iterable[Sequence[object]], kinds: Iterable[str]
+) -> None:
+    """Display recorded figures as a block that strict comparison leaves out, for anyone may record.
+
+    `kinds` are the kinds of the runs behind the rows: without "cuda", the block says that no GPU
+    has been recorded yet; it never invents one.
+    """
+    cells = [[str(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    if "cuda" not in set(kinds):
+        lines.append("GPU: not recorded yet (`make record` on a machine with one adds it)")
+    measured_text(title, "\n".join(lines))
 
 
 def _read(path: Path) -> tuple[RecordedRun | None, str]:

@@ -1,4 +1,4 @@
-"""Which operation runs in which precision: autocast's rule sets for a CPU and for CUDA.
+"""Which operation runs in which precision: autocast's rule sets for a CPU, CUDA, and APEX's O1.
 
 An operation is known by its public name (`linear`, `softmax`); one that is in no list (addition,
 GELU) runs in the precision of its inputs, by torch's ordinary type promotion. Source: torch
@@ -63,6 +63,25 @@ CPU_RULES = AutocastRules(
     ),
     fp32_sums=frozenset(),
     widest=_names("stack cat index_copy"),
+)
+
+# NVIDIA/apex, apex/amp/lists, before amp was removed on 2025-05-08; attention in one kernel did not
+# exist then and is treated like the products it consists of.
+APEX_RULES = AutocastRules(
+    device="cuda",
+    low=_names(
+        """conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d prelu addmm addmv
+        addr matmul mm mv linear bmm addbmm baddbmm chain_matmul scaled_dot_product_attention"""
+    ),
+    fp32=_names(
+        _LOSSES
+        + """ smooth_l1_loss exp expm1 log log10 log1p log2 pow softmax log_softmax softmin gelu
+        softplus layer_norm group_norm cosine_similarity norm sum cumsum cumprod prod std var renorm
+        dist acos asin cosh sinh tan erfinv reciprocal rsqrt"""
+    ),
+    fp32_sums=frozenset(),
+    widest=_names("add sub mul div addcmul addcdiv atan2 bilinear cross dot cat stack"),
+    banned=_names("binary_cross_entropy"),
 )
 
 RULES = {rules.device: rules for rules in (CPU_RULES, CUDA_RULES)}
