@@ -42,6 +42,7 @@ from utils.predictions import reveal
 from utils.timing import use_one_thread
 
 use_one_thread()
+generator = torch.Generator().manual_seed(0)
 config, batch_size = GPTConfig(2, 2, 64, 64, 256, attention="explicit"), 4
 tokens_BT, targets_BT = load_corpus().batch(0, batch_size, config.context_length)
 
@@ -112,13 +113,11 @@ from utils.techniques.formats import NumberFormat, spacing_at
 # against torch's own casts:
 
 # %%
-generator = torch.Generator().manual_seed(0)
 bits = torch.randint(-(2**31), 2**31, (100_000,), generator=generator).int()
 numbers = bits.view(torch.float32).nan_to_num(0.0)
 for name in ("bf16", "fp16", "fp8 e4m3", "fp8 e5m2"):
-    theirs = numbers.to(FORMATS[name].dtype).float()
-    ours = round_to(numbers, FORMATS[name])
-    same = torch.equal(ours.view(torch.int32), theirs.view(torch.int32))
+    pair = round_to(numbers, FORMATS[name]), numbers.to(FORMATS[name].dtype).float()
+    same = torch.equal(*(values.view(torch.int32) for values in pair))
     print(f"{name}: equal in every bit: {same}")
 
 # %% [markdown]
