@@ -285,4 +285,4 @@ check("02.5", always_in_fp32)
 # All five passed? Then you can say for any operation and layer what autocast should do and costs:
 
 # %%
-progress()
+progress("lab_02")

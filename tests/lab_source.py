@@ -9,12 +9,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def solution_functions(stem: str) -> dict[str, object]:
-    """Run the imports and function definitions of sources/<stem>.py and return their names."""
+    """Run the imports, functions and classes of sources/<stem>.py and return their names."""
     namespace: dict[str, object] = {"__name__": stem}
     for cell in read_cells(ROOT / "sources" / f"{stem}.py", ROOT):
         if cell.kind != "code":
             continue
-        wanted = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+        wanted = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
         kept = [node for node in ast.parse(cell.text).body if isinstance(node, wanted)]
         exec(compile(ast.Module(kept, []), stem, "exec"), namespace)
     return namespace

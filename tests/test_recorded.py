@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from utils.experiments import precision
+from utils.experiments import checkpointing, precision
 from utils.record import code_version, device_name, record
 from utils.recorded import FOLDER, RecordedRun, load_recorded, show_recorded, write_recorded
 
@@ -55,6 +55,9 @@ def test_a_missing_gpu_is_said_and_never_invented(capsys, monkeypatch):
 def test_recording_runs_every_experiment_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "CPU_SIZES", (16, 32))
     monkeypatch.setattr(precision, "CPU_STEP", (precision.GPTConfig(1, 1, 16, 8, 32), 1))
+    config = precision.GPTConfig(4, 8, 32, 32, 64, attention="explicit")
+    tiny = checkpointing.Setting(config, 1, 2**20, finds_largest=False)
+    monkeypatch.setattr(checkpointing, "CPU_SETTINGS", (tiny,))
     run = json.loads(record("cpu", tmp_path).read_text())
     rows = run["experiments"]["matmul_precision"]
     assert {(row["precision"], row["size"]) for row in rows} == {
@@ -63,6 +66,8 @@ def test_recording_runs_every_experiment_on_the_cpu(tmp_path, monkeypatch):
     assert all(row["seconds"] > 0 for row in rows)
     steps = run["experiments"]["step_precision"]
     assert [row["precision"] for row in steps] == ["fp32", "bf16", "fp16"]
+    plans = [row["plan"] for row in run["experiments"]["checkpointing"]]
+    assert plans == ["none", "full", "every 2nd", "selective", "optimal"]
     assert run["torch"] == torch.__version__ and run["date"].count("-") == 2
 
 

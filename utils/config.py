@@ -62,6 +62,7 @@ class GPTConfig:
 PRESETS: dict[str, GPTConfig] = {
     "laptop": GPTConfig(),
     "laptop-wide": GPTConfig(num_layers=6, num_heads=8, model_dim=256),
+    "laptop-deep": GPTConfig(num_layers=16, model_dim=64),  # activations outweigh weights
     "gpt2-124m": GPTConfig(12, 12, 768, 1024, 50257, tied_embeddings=True),
     "gpt2-1.5b": GPTConfig(48, 25, 1600, 1024, 50257, tied_embeddings=True),
     # Llama 2's widths. Its gated layer has three D x 28,672 matrices; two of D x 43,008 hold the

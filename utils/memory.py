@@ -61,6 +61,7 @@ class MemoryMeter(TorchDispatchMode):
         return MemoryReport.replay(self._events, self._marks, self._allocator_peak_bytes)
 
     def __enter__(self) -> "MemoryMeter":
+        import torch._dynamo  # if the first operation imported it, its frames would stay alive
         gc.collect()
         self._collector_was_on = gc.isenabled()
         gc.disable()  # a collection at a chance moment would move the peak

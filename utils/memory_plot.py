@@ -1,10 +1,13 @@
-"""A memory timeline as a stacked picture: what is alive, and why, at each event of a step."""
+"""Memory timelines as pictures: one step by category, or the totals of several steps together."""
+
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from utils.memory_report import CATEGORIES, MIB, MemoryReport
-from utils.plots import OKABE_ITO
+from utils.plot_style import LINE_STYLES
+from utils.plots import OKABE_ITO, bytes_axis, label_line_ends, text_color
 
 HATCHES = ("", "//", "\\\\", "..", "xx")  # a second cue beside colour
 
@@ -52,4 +55,72 @@ def _point_to_peak(axes: Axes, report: MemoryReport, start: int, num_events: int
         ha="right" if is_late else "left",
         va="center",
         fontsize=9,
+    )
+
+
+def plot_totals(axes: Axes, reports: Mapping[str, MemoryReport]) -> None:
+    """All live bytes of several steps over their events, as lines that carry their names.
+
+    A triangle and a number stand at each peak; a hollow circle and a dotted line at each of a
+    report's marks, with its name at the top, one row for each report. A line starts with what was
+    alive before the first operation.
+    """
+    if not reports:
+        raise ValueError("There is nothing to draw: give at least one report, by name.")
+    axes.set_ylim(0, 1.3 * max(report.peak_bytes for report in reports.values()) / MIB)
+    looks = zip(OKABE_ITO, LINE_STYLES, strict=True)
+    for row, ((name, report), (colour, style)) in enumerate(
+        zip(reports.items(), looks, strict=False)
+    ):
+        total = report.total[report.num_held_events :] / MIB
+        look = {"color": colour, "linestyle": style, "marker": "", "drawstyle": "steps-post"}
+        axes.plot(total, label=name, **look)
+        for mark, position in report.marks:
+            event = max(0, position - report.num_held_events - 1)
+            _name_moment(axes, colour, mark, event, total[event], row)
+        _write_peak(axes, colour, int(total.argmax()), total.max())
+    axes.set(xlabel="event (a tensor came or went)", ylabel="live MiB")
+    label_line_ends(axes)
+
+
+def plot_segments(
+    axes: Axes, predicted: Mapping[int, int], measured: Mapping[int, int], held_bytes: int
+) -> None:
+    """Peaks above `held_bytes` by number of segments: a predicted line, and dots of the meter."""
+    numbers = list(predicted)
+    line = [predicted[k] - held_bytes for k in numbers]
+    axes.plot(numbers, line, marker="", drawstyle="steps-mid", label="predicted")
+    dots = [peak - held_bytes for peak in measured.values()]
+    axes.plot(list(measured), dots, linestyle="", label="by the meter")
+    axes.set(xlabel="number of segments", ylabel="peak above what is held", yscale="log")
+    bytes_axis(axes)
+    axes.legend()
+
+
+def _name_moment(
+    axes: Axes, colour: str, name: str, event: int, height: float, row: int
+) -> None:
+    axes.vlines(event, height, axes.get_ylim()[1], color=colour, linestyle=":", linewidth=0.8)
+    axes.plot([event], [height], marker="o", mfc="white", color=colour, label="_moment")
+    axes.annotate(
+        name,
+        (event, 0.95 - 0.07 * row),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, 0),
+        textcoords="offset points",
+        fontsize=8,
+        color=text_color(colour),
+    )
+
+
+def _write_peak(axes: Axes, colour: str, event: int, top_mib: float) -> None:
+    axes.plot([event], [top_mib], marker="v", color=colour, markersize=8, label="_peak")
+    axes.annotate(
+        f"{top_mib:.1f} MiB",
+        (event, top_mib),
+        xytext=(0, 8),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+        color=text_color(colour),
     )

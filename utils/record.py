@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from utils.check_hardware import BF16_FLAGS, cpu_flags
+from utils.experiments.checkpointing import checkpointing_sweep
 from utils.experiments.precision import matmul_sweep, step_sweep
 from utils.measured import processor_name
 from utils.recorded import FOLDER, RecordedRun, write_recorded
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS: dict[str, Callable[[str], list[dict]]] = {
     "matmul_precision": matmul_sweep,
     "step_precision": step_sweep,
+    "checkpointing": checkpointing_sweep,
 }
 
 

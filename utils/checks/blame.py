@@ -84,11 +84,15 @@ def _message(error: BaseException) -> str:
         return "its message could not be read"
 
 
-def _is_library(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
+def is_library_file(file: str) -> bool:
+    """Say whether code of this file is the course's, Python's or an installed package's."""
     if file.startswith("<frozen") or "site-packages" in file or "dist-packages" in file:
         return True
     return os.path.normcase(os.path.abspath(file)).startswith(_NOT_LEARNERS)
+
+
+def _is_library(frame: FrameType) -> bool:
+    return is_library_file(frame.f_code.co_filename)
 
 
 def _tracebacks(error: BaseException):

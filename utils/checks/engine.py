@@ -149,7 +149,7 @@ def _verdict(asked: Exercise, answer: Any) -> tuple[str, str]:
     except TimeLimit:
         raise
     except NotYet as wrong:
-        return "not yet", str(wrong)
+        return wrong.status, str(wrong)
     except BaseException as error:  # also SystemExit, and a KeyboardInterrupt that code raised
         return verdict_on(error, asked.judge, answer)
 

@@ -21,7 +21,10 @@ class NotYet(Exception):
     """An answer that is not right yet: what is wrong, expected and got, and the likely mistake.
 
     `expected` and `got` are shown by `shown`, a text as it is; either may be left out (None).
+    `status` is the outcome that it leads to; a subclass may name another one (on_ranks.py).
     """
+
+    status = "not yet"
 
     def __init__(self, what: str, expected: Any = None, got: Any = None, likely: str = "") -> None:
         self.what, self.expected, self.got, self.likely = what, expected, got, likely

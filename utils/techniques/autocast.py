@@ -42,6 +42,10 @@ class ManualAutocast(TorchFunctionMode):
         self.rules, self.low_dtype, self.enabled = rules, low_dtype, enabled
         self.num_casts = 0
 
+    def copy(self) -> "ManualAutocast":
+        """The same rules in a context of its own, as a layer that runs again needs them."""
+        return ManualAutocast(self.rules, self.low_dtype, self.enabled)
+
     def __enter__(self) -> "ManualAutocast":
         _stack().append(self)
         return super().__enter__()
@@ -118,6 +122,11 @@ def public_name(func: Callable) -> str:
     """`Tensor.__matmul__`, `torch.matmul` and `Tensor.matmul` are all "matmul"."""
     name = getattr(func, "__name__", "").removeprefix("__").removesuffix("__")
     return METHOD_NAMES.get(name, name)
+
+
+def current_autocast() -> ManualAutocast | None:
+    """The innermost context of this thread, or None."""
+    return _stack()[-1] if _stack() else None
 
 
 def _stack() -> list[ManualAutocast]:
