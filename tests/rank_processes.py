@@ -38,8 +38,13 @@ def helpers(pid: int) -> set[int]:
 
 
 def ranks(pid: int) -> set[int]:
-    """The ranks of a process that are alive, and what they have started."""
-    return descendants(pid) - helpers(pid)
+    """The ranks of a process that are alive, and what they have started.
+
+    Only what multiprocessing started counts: the tests' process may also have a browser.
+    """
+    below = descendants(pid)
+    started = {p for p in below if _parent(p) == pid and "multiprocessing" in _command(p)}
+    return started.union(*map(descendants, started)) - helpers(pid)
 
 
 def gone(pids: set[int], within_s: float = 10.0) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from utils.bench_techniques import checkpoint_ratios, data_parallel_ratio
 from utils.config import PRESETS
 from utils.explorers import (
     activation_explorer,
@@ -22,6 +23,7 @@ from utils.explorers import (
 from utils.measured import measured, measured_where
 from utils.memory import measure_memory
 from utils.model import build_gpt, next_token_loss
+from utils.scaling_explorers import scaling_explorer
 from utils.timing import compare, time_step, use_one_thread
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +55,7 @@ def meter_overhead(batch_size: int = 8) -> str:
 def redraws(repeats: int = 9) -> Iterator[str]:
     """Milliseconds of one redraw of each explorer, through its first slider."""
     sizes = {1: 1.0, 2: 2.0, 4: 3.0}
-    makers = (recipe_explorer, activation_explorer, dollars_explorer)
+    makers = (recipe_explorer, activation_explorer, dollars_explorer, scaling_explorer)
     for explorer in (*(make() for make in makers), batch_explorer(sizes, sizes)):
         median_ms = 1000 * time_step(explorer.redraw, repeats).median_s
         yield f"redraw, {explorer.title}: {measured(median_ms, 'ms')} (target {REDRAW_TARGET_MS})"
@@ -75,6 +77,8 @@ def main() -> None:
     use_one_thread()
     print("Measured on", measured_where())
     for line in (meter_overhead(), *redraws(), import_seconds()):
+        print(line)
+    for line in (*checkpoint_ratios(), data_parallel_ratio()):
         print(line)
 
 

@@ -1,16 +1,18 @@
-"""A learner opens lesson 01 in JupyterLab, runs it and plays with every explorer."""
+"""A learner opens a lesson in JupyterLab, runs it and plays with every explorer."""
 
 import pytest
 from explorer_page import all_explorers
 
 pytestmark = pytest.mark.browser
 
-LESSON = "notebooks/01_the_bill.ipynb"
+LESSONS = ("01_the_bill", "06_data_parallel")  # 06 starts processes from the kernel
 
 
-def test_lesson_01_runs_and_its_explorers_answer_to_the_keyboard(lab_page, lab_server):
-    assert (lab_server.folder / LESSON).is_file(), f"{LESSON} is missing; run `make build` first"
-    lab_page.open_notebook(LESSON)
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_lesson_runs_and_its_explorers_answer_to_the_keyboard(lesson, lab_page, lab_server):
+    path = f"notebooks/{lesson}.ipynb"
+    assert (lab_server.folder / path).is_file(), f"{path} is missing; run `make build` first"
+    lab_page.open_notebook(path)
     lab_page.run_all()
     explorers = all_explorers(lab_page.page)
     before = explorers[0].shown()
