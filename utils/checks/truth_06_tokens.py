@@ -138,21 +138,42 @@ _EACH = "each parameter is clipped by itself: the norm of all together counts"
 
 def mistakes(case: Case, rank: int) -> list[tuple[str, Tensor]]:
     """(mistake, the gradient that the optimizer of this rank would see)."""
-    parts, tokens, num_ranks = case.parts(), case.tokens, len(case.tokens)
-    zero, limit, mean = torch.zeros(NUM_VALUES).double(), case.max_norm, case.mean_P()
-    sums = [sum(each, start=zero) for each in parts]
-    means = [total / max(1, sum(sizes)) for total, sizes in zip(sums, tokens, strict=True)]
+    limit, mean = case.max_norm, case.mean_P()
+    pairs = zip(_sums(case), case.tokens, strict=True)
+    means = [total / max(1, sum(sizes)) for total, sizes in pairs]
+    before = torch.stack([clipped(each, limit) for each in means]).mean(0)
+    totals = _wrong_totals(case, rank, means)
+    return [
+        ("all-zero gradients agree on every rank, but nothing is learned from them", 0 * mean),
+        ("the mean is not clipped", mean),
+        *totals,
+        *((text, clipped(value, limit)) for text, value in totals),
+        ("clipping before averaging: the norm of one rank's part says nothing", before),
+        ("a gradient below max_norm stays as it is", mean * limit / mean.norm()),
+        (_EACH, clipped_one_by_one(mean, limit)),
+        (_EACH, clipped(clipped_one_by_one(mean, limit), limit)),
+    ]  # fmt: skip
+
+
+def _sums(case: Case) -> list[Tensor]:
+    """Each rank's sum over its tokens; zero for a rank without any."""
+    zero = torch.zeros(NUM_VALUES).double()
+    return [sum(each, start=zero) for each in case.parts()]
+
+
+def _wrong_totals(case: Case, rank: int, means: list[Tensor]) -> list[tuple[str, Tensor]]:
+    """(mistake, the gradient before clipping) for sums and means that are the wrong ones."""
+    parts, num_ranks, mean = case.parts(), len(case.tokens), case.mean_P()
+    sums, zero = _sums(case), torch.zeros(NUM_VALUES).double()
     of_micro = [
         torch.stack([part / size for part, size in zip(each, sizes, strict=True)]).mean(0)
         if each else zero
-        for each, sizes in zip(parts, tokens, strict=True)
+        for each, sizes in zip(parts, case.tokens, strict=True)
     ]  # fmt: skip
     last = [each[-1] if each else zero for each in parts]
-    num_micro = max(1, len(parts[rank]))
-    own_tokens = max(1, sum(tokens[rank]))
-    all_tokens = sum(map(sum, tokens))
-    before = torch.stack([clipped(each, limit) for each in means]).mean(0)
-    totals = [
+    num_micro, own_tokens = max(1, len(parts[rank])), max(1, sum(case.tokens[rank]))
+    all_tokens = sum(map(sum, case.tokens))
+    return [
         ("sum instead of mean: divide by the number of all tokens", sum(sums)),
         ("sum instead of mean: the ranks' means are added up", sum(means)),
         ("divided by world_size as well: all tokens are counted already", mean / num_ranks),
@@ -169,14 +190,4 @@ def mistakes(case: Case, rank: int) -> list[tuple[str, Tensor]]:
         ("nothing of the other ranks has arrived", means[rank]),
         ("nothing of the other ranks has arrived", sums[rank] / all_tokens),
         ("only the last micro-batch counts", sum(last) / all_tokens),
-    ]  # fmt: skip
-    return [
-        ("all-zero gradients agree on every rank, but nothing is learned from them", zero),
-        ("the mean is not clipped", mean),
-        *totals,
-        *((text, clipped(value, limit)) for text, value in totals),
-        ("clipping before averaging: the norm of one rank's part says nothing", before),
-        ("a gradient below max_norm stays as it is", mean * limit / mean.norm()),
-        (_EACH, clipped_one_by_one(mean, limit)),
-        (_EACH, clipped(clipped_one_by_one(mean, limit), limit)),
     ]  # fmt: skip
