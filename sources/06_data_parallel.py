@@ -459,8 +459,9 @@ table(["GPUs", "published MFU", "read from its", "predicted"], rows, "Megatron-L
 reveal("Predicted at 4,608", guess_mfu_percent, 100 * points[-1].predicted_mfu, "%")
 
 # %% [markdown]
-# Close, and too high at every point, as it must be: the simulator has no stragglers, no contention
-# and no pipeline bubble. Strong scaling shrinks each GPU's work but not its messages. Your turn:
+# Never too low, as it must be: the simulator has no stragglers, no contention and no pipeline
+# bubble. It is closer than it deserves: fp32 gradients, micro-batches of one sequence and 48 GPUs a
+# replica are assumptions. Strong scaling shrinks each GPU's work but not its messages. Your turn:
 # where do 64 GPUs stop being worth it, when the network slows down or the batch shrinks?
 
 # %%
