@@ -9,6 +9,7 @@ Left out: two tensors that share memory in a worker do not share it here, unless
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import marshal
 import pickle
@@ -29,10 +30,12 @@ _one_at_a_time = threading.Lock()  # cloudpickle has one list of modules per pro
 
 
 class _Pickler(cloudpickle.Pickler):
-    """cloudpickle with two rules of its own.
+    """cloudpickle with three rules of its own.
 
     Tensors: `to_cpu` moves them, else they must be on the CPU. Code keeps the name of its file,
-    which some versions of cloudpickle drop: reports look the learner's line up in it.
+    which some versions of cloudpickle drop: reports look the learner's line up in it. Modules go
+    by name, also torch's config modules, which are of a class of their own and which cloudpickle
+    takes along for a worker that says `dist` and `job.config`.
     """
 
     def __init__(self, file: io.BytesIO, to_cpu: bool) -> None:
@@ -42,6 +45,8 @@ class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, types.CodeType):
             return marshal.loads, (marshal.dumps(value),)
+        if isinstance(value, types.ModuleType) and value is sys.modules.get(value.__name__):
+            return importlib.import_module, (value.__name__,)
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.Tensor):
             return _plain_tensor(value, self._to_cpu).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
