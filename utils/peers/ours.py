@@ -1,10 +1,12 @@
 """The from-scratch techniques behind the interface of `utils.peers`.
 
-`zero_system(stage)` gives what `utils.peers.harness` trains: a function that makes the system.
+`zero_system(stage)` and `fsdp_system(...)` give what `utils.peers.harness` trains: a function that
+makes the system.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from utils.peers import MakeSystem, TrainingJob, loss_of
+from utils.techniques.flat_shard import Sharding
+from utils.techniques.fsdp import FullySharded, group_of_two_levels
+from utils.techniques.lane import InlineLane, Lane, ThreadLane
 from utils.techniques.zero import ZeroOne, ZeroThree, ZeroTwo
 
 STAGES = {1: ZeroOne, 2: ZeroTwo, 3: ZeroThree}
@@ -56,6 +61,69 @@ class OurZero:
             "optimizer state": [unit.master_S for unit in self.zero.units]
             + [each for state in states for each in state.values()],
         }
+
+
+class OurFsdp:
+    """`utils.techniques.fsdp`, with the options of `Sharding` and `FullySharded`.
+
+    `num_sharing` below the world size is hybrid sharding; `overlaps=True` uses a thread as lane.
+    """
+
+    def __init__(
+        self, model: nn.Module, rank: int, world_size: int, job: TrainingJob,
+        reshard_after_forward: bool = True, prefetch: int = 1, overlaps: bool = False,
+        num_sharing: int | None = None, lane: Lane | None = None, no_sync: bool = False,
+        keep_weights: bool = False,
+    ) -> None:  # fmt: skip
+        self.model, self.job, self.no_sync = model, job, no_sync
+        self.keep_weights = keep_weights
+        compute = torch.bfloat16 if job.low_precision else torch.float32
+        sharding = Sharding(rank, world_size, compute_dtype=compute)
+        if num_sharing is not None and num_sharing < world_size:
+            groups = group_of_two_levels(rank, world_size, num_sharing)
+            sharding = Sharding(
+                rank % num_sharing, num_sharing, groups[0], world_size // num_sharing, groups[1],
+                compute,
+            )  # fmt: skip
+        lane = lane or (ThreadLane() if overlaps else InlineLane())
+        self.fsdp = FullySharded(
+            model, model.blocks, sharding, lane, reshard_after_forward, prefetch
+        )
+        self.optimizer = torch.optim.AdamW(self.fsdp.parameters(), lr=job.learning_rate)
+
+    def backward(self, tokens_BT: Tensor, targets_BT: Tensor, is_last: bool) -> Tensor:
+        """One micro-batch; with `no_sync` only the last one sends gradients."""
+        waits = self.no_sync and not is_last
+        with self.fsdp.no_sync(self.keep_weights) if waits else nullcontext():
+            loss = loss_of(self.model, tokens_BT, targets_BT)
+            (loss / self.job.num_micro_batches).backward()
+        return loss
+
+    def step(self) -> None:
+        """Clip if the job says so, and update."""
+        if self.job.max_norm is not None:
+            self.fsdp.clip(self.job.max_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def whole_parameters(self) -> list[Tensor]:
+        """All ranks' shards, put together."""
+        return self.fsdp.whole_parameters()
+
+    def owned(self) -> dict[str, list[Any]]:
+        """The fp32 shards, their gradients, and Adam's state."""
+        shards = self.fsdp.parameters()
+        states = self.optimizer.state.values()
+        return {
+            "parameters": shards + [shard.flat_P for shard in self.fsdp.shards],
+            "gradients": [each.grad for each in shards if each.grad is not None],
+            "optimizer state": [each for state in states for each in state.values()],
+        }
+
+
+def fsdp_system(**options: Any) -> MakeSystem:
+    """Makes our FSDP with these options of `OurFsdp`."""
+    return partial(OurFsdp, **options)
 
 
 def zero_system(stage: int) -> MakeSystem:

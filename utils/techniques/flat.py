@@ -71,6 +71,7 @@ class FlatLayout:
 class Unit:
     """Parameters that travel together: those of `module` that no other unit has."""
 
+    name: str
     module: nn.Module
     parameters: tuple[nn.Parameter, ...]
     layout: FlatLayout
@@ -88,8 +89,8 @@ def split_into_units(
     if world_size < 1:
         raise ValueError(f"world_size must be at least 1, not {world_size}.")
     names = {each: name for name, each in model.named_parameters()}
-    known = set(model.modules())
-    if any(layer not in known for layer in layers):
+    paths = {module: path for path, module in model.named_modules()}
+    if any(layer not in paths for layer in layers):
         raise ValueError("A layer to be sharded is not part of the model: pass its own modules.")
     users = _num_users(model, layers)
     units = []
@@ -108,7 +109,7 @@ def split_into_units(
                 tuple(tuple(each.shape) for each in mine),
                 world_size,
             )
-            units.append(Unit(module, tuple(mine), layout))
+            units.append(Unit(paths[module] or "root", module, tuple(mine), layout))
     return units
 
 
