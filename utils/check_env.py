@@ -45,7 +45,7 @@ def requirement_findings(
     requirements_file: Path = ROOT / "requirements.txt",
     installed_version: Callable[[str], str] = metadata.version,
 ) -> list[Finding]:
-    """One finding per line of requirements.txt: the installed version against the bounds."""
+    """One finding per line of requirements.txt that holds for this system: version and bounds."""
     if not requirements_file.is_file():
         fix = "git checkout -- requirements.txt"
         return [Finding("FAIL", "requirements", f"{requirements_file.name} is missing", fix)]
@@ -55,8 +55,10 @@ def requirement_findings(
         text = "not installed (it reads requirements.txt)"
         return [Finding("FAIL", "packaging", text, pip_install(*INSTALL_ALL))]
     lines = requirements_file.read_text(encoding="utf-8").splitlines()
-    wanted = [line.partition("#")[0].strip() for line in lines]
-    return [requirement_finding(parse(line), installed_version) for line in wanted if line]
+    texts = [line.partition("#")[0].strip() for line in lines]
+    wanted = [parse(text) for text in texts if text]
+    here = [each for each in wanted if each.marker is None or each.marker.evaluate()]
+    return [requirement_finding(each, installed_version) for each in here]
 
 
 def requirement_finding(wanted: Any, installed_version: Callable[[str], str]) -> Finding:

@@ -89,7 +89,7 @@ def _row(
 
 def _maker(kind: Any) -> Callable[[str], Any]:
     """Return the function that turns a cell into a value of this type."""
-    makers = {str: _text, float: _number, date: date.fromisoformat}
+    makers = {str: _text, float: _number, int: int, date: date.fromisoformat}
     if kind in makers:
         return makers[kind]
     return lambda text: _number(text) if text else None  # float | None

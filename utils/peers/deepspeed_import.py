@@ -1,11 +1,12 @@
 """The real DeepSpeed, imported so that a rank of a notebook can use it, or why it can't be.
 
-How it works: three things in DeepSpeed do not suit a cell, and each is turned off at the import. It
-looks for a GPU and says so: it is told to train on the processor. It compiles an extension for
-inference at its first start (a minute, and a C++ compiler): it gets none. And its Muon optimizer
-asks torch.compile for help when imported, which takes a second: it is imported uncompiled.
+How it works: four habits of DeepSpeed do not suit a cell and are turned off at the import. It looks
+for a GPU and says so: it is told to train on the processor. It compiles an extension for inference
+at its first start, a minute and a C++ compiler: it gets none, since training never calls it. Its
+Muon optimizer asks torch.compile for help when imported, which takes a second: it is imported
+uncompiled. And it logs lines with the time of day: only errors are left.
 
-Left out: DeepSpeed on GPUs; systems other than Linux, for which it is not installed.
+Left out: DeepSpeed on GPUs; systems other than Linux, where it is not part of the set-up.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
@@ -22,43 +23,47 @@ from typing import Any
 
 import torch
 
-RENAMED = r".*all_gather_into_tensor.* is deprecated|.*reduce_scatter_tensor.* is deprecated"
 _MUON = "deepspeed.runtime.zero.muon.muon_optimizer"
+_RENAMED = r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated"
 
 
 def deepspeed_problem(system: str = sys.platform) -> str | None:
     """Why the real DeepSpeed can't run here, in one sentence; None when it can."""
-    recorded = "so this lesson shows a recorded run instead"
     if not system.startswith("linux"):
-        return f"DeepSpeed is set up on Linux only (this is {system}), {recorded}."
-    if find_spec("deepspeed") is None:
-        return f"DeepSpeed is not installed (`make venv` installs it), {recorded}."
-    return None
+        reason = f"DeepSpeed is part of this course's set-up on Linux only, and this is {system}"
+    elif find_spec("deepspeed") is None:
+        reason = "DeepSpeed is not installed (`make venv` installs it)"
+    else:
+        return None
+    return f"{reason}: what follows shows a recorded run instead."
 
 
 def import_deepspeed() -> ModuleType:
-    """The library, ready and silent. Raises RuntimeError with one sentence when it can't be."""
+    """The library, silent and without anything to compile.
+
+    Raises RuntimeError with one sentence where `deepspeed_problem` knows why it can't be.
+    """
     problem = deepspeed_problem()
     if problem:
         raise RuntimeError(problem)
-    with _environment("DS_ACCELERATOR", "cpu"), warnings.catch_warnings():
+    with _environment("DS_ACCELERATOR", "cpu"), _uncompiled(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         deepspeed = importlib.import_module("deepspeed")
-        deepspeed.get_accelerator()  # asked once: the answer is kept
-        with _uncompiled():
-            importlib.import_module(_MUON)
-    # The name `deepspeed.comm.torch` is torch itself; only sys.modules has the module.
+        deepspeed.get_accelerator()  # the first answer is kept
+        importlib.import_module(_MUON)
+    deepspeed.utils.logger.setLevel("ERROR")
+    # As an attribute, `deepspeed.comm.torch` is torch itself: only sys.modules has the module.
     sys.modules["deepspeed.comm.torch"].build_shm_op = _no_extension
     return deepspeed
 
 
 def silence_renamed_collectives() -> None:
-    """DeepSpeed calls two collectives by the names that torch 2.13 warns of: not in this rank."""
-    warnings.filterwarnings("ignore", RENAMED, FutureWarning)
+    """DeepSpeed calls two collectives by the names that torch 2.13 warns of: say nothing."""
+    warnings.filterwarnings("ignore", _RENAMED, FutureWarning)
 
 
 def _no_extension() -> None:
-    """In place of the builder of an extension that training never calls."""
+    """In place of the function that compiles the extension."""
 
 
 @contextmanager
@@ -76,14 +81,14 @@ def _environment(name: str, text: str) -> Iterator[None]:
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """While a module is imported that decorates functions with torch.compile."""
+    """While a module is imported that decorates its functions with torch.compile."""
     plain = torch.compile
-    torch.compile = lambda function=None, **options: function or _same
+    torch.compile = _same
     try:
         yield
     finally:
         torch.compile = plain
 
 
-def _same(function: Any) -> Any:
-    return function
+def _same(function: Callable | None = None, **options: Any) -> Callable:
+    return function or _same

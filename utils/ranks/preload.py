@@ -3,9 +3,9 @@
 How it works: ranks are forks of a small server process that has done these imports; its first start
 takes seconds, each rank after that some hundredths. All of it is here, since most of the time goes
 into torch itself: DDP, FSDP2, DTensor, checkpointing and `torch._dynamo`, which optimizers import
-when they are first used, add about as much again. `gc.freeze` keeps the ranks from copying the
-memory that they share. The server ends when the notebook's process has gone, however it went, and
-then removes its socket.
+when they are first used, add about as much again; DeepSpeed, where it is installed, some tenths of
+a second. `gc.freeze` keeps the ranks from copying the memory that they share. The server ends when
+the notebook's process has gone, however it went, and then removes its socket.
 
 Left out: anything that starts a thread, which a fork would lose.
 """
@@ -60,6 +60,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     for name in MODULES:
         importlib.import_module(name)
+    with contextlib.suppress(Exception):  # not installed, say: the lesson that needs it tells why
+        importlib.import_module("utils.peers.deepspeed_import").import_deepspeed()
 
 import torch  # noqa: E402
 
