@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from utils.ranks.collectives import all_gather
+from utils.ranks.gloo_bytes import textbook_bytes
 from utils.techniques.flat import Unit
-from utils.techniques.flat_shard import FlatShard, Sharding, _best_scatter
+from utils.techniques.flat_shard import FlatShard
 from utils.techniques.lane import Lane, Pending
+from utils.techniques.sharding import Sharding, best_scatter
 
 
 class Buffer:
-    """`flat` holds the values of `owner`; `is_busy` while they must not be overwritten."""
+    """`flat` holds the values of `owner`; `is_busy` while they are needed."""
 
     def __init__(self, num_values: int, dtype: torch.dtype, device: torch.device) -> None:
         self.flat = torch.zeros(num_values, dtype=dtype, device=device)
@@ -64,10 +66,12 @@ class BufferedShard(FlatShard):
 
     @torch.no_grad()
     def start_gather(self) -> None:
-        """Take the buffer and begin to fill it, unless it holds this unit already."""
-        if self.is_whole:
-            return
+        """Take the buffer until `free`, and begin to fill it unless it holds this unit already."""
+        is_filled = self.is_whole
         self.weights.take(self)
+        self.weights.is_busy = True
+        if is_filled:
+            return
         if self.low_S.dtype != torch.float32:
             self.low_S.copy_(self.shard_S)
         name, group = f"gather {self.unit.name}", self.sharding.group
@@ -75,14 +79,9 @@ class BufferedShard(FlatShard):
             lambda: all_gather(self.flat_P, self.low_S, group), self.sent_bytes(self.low_S), name
         )
 
-    def finish_gather(self) -> None:
-        """Wait for the values; from now on nobody may take the buffer."""
-        super().finish_gather()
-        self.weights.is_busy = self.is_whole
-
     def free(self) -> None:
         """Others may take the buffer; until one does, the values stay."""
-        super().finish_gather()
+        self.finish_gather()
         if self.is_whole:
             self.weights.is_busy = False
 
@@ -118,9 +117,16 @@ class BufferedShard(FlatShard):
             parameter.grad = None
         self.gradients.owner = None
         part_S = self.layout.shard(flat_P, self.sharding.rank)
-        name, sent_bytes = f"reduce {self.unit.name}", self.sent_bytes(part_S)
+        between = textbook_bytes("all_reduce", part_S.nbytes, self.sharding.num_replicas)
+        name, sent_bytes = f"reduce {self.unit.name}", self.sent_bytes(part_S) + between
         self.gradients.leaving = self.lane.issue(lambda: self._add_up(flat_P), sent_bytes, name)
         return self.gradients.leaving
+
+    def drop_gradients(self) -> None:
+        """Forget what has been added up since the last update."""
+        super().drop_gradients()
+        if self.gradients.owner is self:
+            self.gradients.owner = None
 
     def _place(self, device: torch.device) -> Tensor:
         return self.weights.flat[: self.layout.padded_values]
@@ -132,10 +138,10 @@ class BufferedShard(FlatShard):
     def _add_up(self, flat_P: Tensor) -> None:
         """The sum over ranks, not the mean: the division comes once, when all is added up."""
         sharding = self.sharding
-        scatter = sharding.scatter or _best_scatter(sharding.group)
+        scatter = sharding.scatter or best_scatter(sharding.group)
         sum_S = self.layout.shard(flat_P, sharding.rank)  # in place: nobody needs the rest again
         if scatter is exact_sum_scatter:
-            sum_S = torch.empty_like(self.sum_S)
+            sum_S = torch.empty_like(self.sum_S)  # wider than the buffer's values
         scatter(sum_S, flat_P, sharding.rank, sharding.world_size, sharding.group)
         if sharding.num_replicas > 1:
             torch.distributed.all_reduce(sum_S, group=sharding.replica_group)

@@ -25,14 +25,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from utils.techniques.buffered_shard import Buffer, BufferedShard
 from utils.techniques.flat import FlatLayout, Unit, split_into_units
-from utils.techniques.flat_shard import FlatShard, Sharding
+from utils.techniques.flat_shard import FlatShard
 from utils.techniques.fsdp import FullySharded
 from utils.techniques.lane import Lane
+from utils.techniques.sharding import Sharding
+from utils.techniques.watch import tensors_in
 
 NORMS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.RMSNorm)
 
@@ -105,26 +106,33 @@ class YaFSDP(FullySharded):
                 self._buffers[unit] = Buffer(size, compute, device), Buffer(size, reduce, device)
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
-        for shard in self._of(module):
-            if self.watch.in_backward and isinstance(shard, BufferedShard):
-                shard.weights.is_busy = False  # a second forward comes inside of a backward
-        if module is self.model and not self.watch.in_backward:
+        prefetch = self.prefetch
+        if self.watch.in_backward:  # a checkpoint's second forward may need any buffer
+            self.prefetch = 0
+            for shard in self._buffered(module):
+                shard.weights.is_busy = False
+        elif module is self.model:
             for shard in self.shards:
                 shard.forget()
         super()._before_forward(module, args)
+        self.prefetch = prefetch
 
     def _after_forward(self, module: nn.Module, args: Any, result: Any) -> None:
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.requires_grad:
-                leaf.register_hook(lambda _: self._before_backward(module))
+        for tensor in tensors_in(result):
+            if tensor.requires_grad:
+                tensor.register_hook(lambda _: self._before_backward(module))
         for shard in self._of(module):
-            shard.free()
+            # A frozen unit has memory of its own; the backward around a second forward needs it.
+            if isinstance(shard, BufferedShard) or not self.watch.in_backward:
+                shard.free()
 
     def _before_backward(self, module: nn.Module) -> None:
         self._enter(module, -1)
-        for shard in self._of(module):
-            if isinstance(shard, BufferedShard):
-                shard.take_gradients()
+        for shard in self._buffered(module):
+            shard.take_gradients()
+
+    def _buffered(self, module: nn.Module) -> list[BufferedShard]:
+        return [shard for shard in self._of(module) if isinstance(shard, BufferedShard)]
 
     @torch.no_grad()
     def _end_backward(self) -> None:
@@ -136,6 +144,12 @@ class YaFSDP(FullySharded):
             divisor = self.sharding.world_size * self.sharding.num_replicas * self.num_micro_batches
             for shard in self.parameters():
                 shard.grad /= divisor
+
+    def _start_over(self) -> None:
+        super()._start_over()
+        for shard in self.shards:
+            shard.forget()
+        self._num_done = 0
 
 
 def _norm_parameters(model: nn.Module) -> set[nn.Parameter]:
