@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,15 +26,14 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from utils.model import next_token_loss
-from utils.peers import TrainingJob
+from utils.peers import TrainingJob, loss_of
 from utils.techniques.checkpointing import Checkpoint
 from utils.techniques.ring import ring_reduce_scatter
 
 
 @dataclass(frozen=True)
 class Fsdp2Options:
-    """What FSDP2 is asked to do; `world_size` is refused by `check` where it does not fit."""
+    """What FSDP2 is asked to do; `check` refuses what does not fit a world size."""
 
     reshard_after_forward: bool | int = True  # False keeps the weights; a number: shards of so many
     num_shards: int | None = None  # ranks that share one copy of the model; None means all
@@ -79,7 +79,7 @@ class Fsdp2System:
         syncs = is_last or self.options.sync_every_micro_batch
         self.model.set_requires_gradient_sync(syncs)
         tokens_BT, targets_BT = tokens_BT.to(self.device), targets_BT.to(self.device)
-        loss = next_token_loss(self.model, tokens_BT, targets_BT)
+        loss = loss_of(self.model, tokens_BT, targets_BT)
         (loss / self.job.num_micro_batches).backward()
         return loss.detach().cpu()
 
@@ -109,11 +109,10 @@ def shard_model(
     if options.checkpoint is not None:
         for number, block in enumerate(model.blocks):
             model.blocks[number] = checkpoint_wrapper(block, checkpoint_fn=options.checkpoint)
-    again = options.reshard_after_forward
+    again, policy = options.reshard_after_forward, _policy(low_precision, options)
     for block in model.blocks:
-        policy = _policy(low_precision, options, is_root=False)
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
-    fully_shard(model, mesh=mesh, mp_policy=_policy(low_precision, options, is_root=True))
+    fully_shard(model, mesh=mesh, mp_policy=policy)
     if options.ring:
         for unit in (model, *model.blocks):
             unit.set_custom_reduce_scatter(RingReduceScatter())
@@ -163,13 +162,12 @@ def group_device(rank: int, group: dist.ProcessGroup | None = None) -> torch.dev
     return torch.device("cpu")
 
 
-def _policy(low_precision: bool, options: Fsdp2Options, is_root: bool) -> MixedPrecisionPolicy:
-    """bf16 to compute and to gather; the logits alone go to the loss in fp32, as with autocast."""
+def _policy(low_precision: bool, options: Fsdp2Options) -> MixedPrecisionPolicy:
+    """bf16 to gather and to compute with; the shards, which the optimizer updates, stay fp32."""
     if not low_precision:
         return MixedPrecisionPolicy()
     sums = torch.bfloat16 if options.low_precision_sums else torch.float32
-    output = torch.float32 if is_root else None
-    return MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=sums, output_dtype=output)
+    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=sums)
 
 
 def _prefetch(model: nn.Module) -> None:
@@ -180,5 +178,5 @@ def _prefetch(model: nn.Module) -> None:
     """
     units = [model, *model.blocks]
     model._set_unshard_async_op(True)
-    for unit, following in zip(units, units[1:], strict=False):
+    for unit, following in pairwise(units):
         unit.set_modules_to_forward_prefetch([following])

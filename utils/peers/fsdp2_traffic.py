@@ -15,6 +15,7 @@ Left out: NCCL, whose bytes no program can count; the gathers of `whole_paramete
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -53,23 +54,23 @@ def rows_in_shard(shape: Sequence[int], num_shards: int) -> int:
     return -(-shape[0] // num_shards)
 
 
-def shard_bytes(
+def fsdp2_shard_bytes(
     config: GPTConfig, world_size: int, rank: int = 0, num_shards: int | None = None
-) -> tuple[int, int]:
-    """(parameters, Adam's state) that a rank holds in fp32 between two steps.
+) -> dict[str, int]:
+    """What a rank holds in fp32 after backward, by category of the meter.
 
-    Parameters are padded; Adam's two moments are as high as the rows that are really there, which
-    the last ranks may have fewer of, and each parameter has a counter of 4 bytes.
+    Parameters and gradients are padded; Adam's two moments are as high as the rows that are really
+    there, of which the last ranks may have fewer; each parameter has a counter of 4 bytes.
     """
     shards = num_shards or world_size
-    parameters = state = 0
+    padded = state = 0
     for unit in units_of(config):
-        parameters += FULL * unit.count * unit.shard_values(shards)
+        padded += FULL * unit.count * unit.shard_values(shards)
         for shape in unit.shapes:
             height = rows_in_shard(shape, shards)
             rows = min(height, max(0, shape[0] - (rank % shards) * height))
-            state += unit.count * (2 * FULL * rows * _row(shape) + 4)
-    return parameters, state
+            state += unit.count * (2 * FULL * rows * _row(shape) + FULL)
+    return {"parameters": padded, "gradients": padded, "optimizer state": state}
 
 
 def fsdp2_traffic(job: TrainingJob, world_size: int, rank: int = 0, **options: Any) -> int:
@@ -78,11 +79,10 @@ def fsdp2_traffic(job: TrainingJob, world_size: int, rank: int = 0, **options: A
     chosen.check(world_size)
     if world_size == 1:
         return 0
-    sent = sum(
-        unit.count * (_gathers(unit, job, world_size, chosen) + each)
-        for unit in units_of(job.config)
-        for each in [_reductions(unit, job, world_size, rank, chosen)]
-    )
+    sent = 0
+    for unit in units_of(job.config):
+        sent += unit.count * _gathers(unit, job, world_size, chosen)
+        sent += unit.count * _reductions(unit, job, world_size, rank, chosen)
     if job.max_norm is not None:
         sent += _norms(job.config, world_size, rank, chosen)
     return sent
@@ -135,7 +135,5 @@ def _norms(config: GPTConfig, world_size: int, rank: int, options: Fsdp2Options)
 
 
 def _row(shape: Sequence[int]) -> int:
-    values = 1
-    for size in shape[1:]:
-        values *= size
-    return values
+    """Values in one row."""
+    return math.prod(shape[1:])
