@@ -32,12 +32,18 @@ def clip_by_global_norm(
 ) -> Tensor:
     """Scale the parts in place so that their global norm is at most `max_norm`; the norm before.
 
-    Raises ValueError unless `max_norm` is positive.
+    A norm that is infinite or NaN makes gradients NaN on all ranks, as with torch's function: look
+    at the norm. Raises ValueError unless `max_norm` is positive.
     """
-    if not max_norm > 0:
-        raise ValueError(f"max_norm must be greater than 0, not {max_norm}.")
+    require_positive(max_norm)
     norm = global_norm(gradients, group)
     scale = torch.clamp(max_norm / (norm + 1e-6), max=1.0)  # as torch's clip_grad_norm_
     for gradient in gradients:
         gradient *= scale.to(gradient.dtype)
     return norm
+
+
+def require_positive(max_norm: float) -> None:
+    """Raise ValueError for a norm that gradients cannot be clipped to."""
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be greater than 0, not {max_norm}.")

@@ -57,9 +57,17 @@ class FlatLayout:
         return flat_P[rank * self.shard_values : (rank + 1) * self.shard_values]
 
     @torch.no_grad()
-    def flatten(self, tensors: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
-        """A new flat tensor with these values; zeros for the padding and in place of None."""
-        device = next((each.device for each in tensors if each is not None), None)
+    def flatten(
+        self,
+        tensors: Sequence[Tensor | None],
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """A new flat tensor with these values; zeros for the padding and in place of None.
+
+        It lies on the first tensor's device; `device` counts where there is no tensor.
+        """
+        device = next((each.device for each in tensors if each is not None), device)
         flat_P = torch.empty(self.padded_values, dtype=dtype, device=device)
         for view, tensor in zip(self.views(flat_P), tensors, strict=True):
             view.zero_() if tensor is None else view.copy_(tensor)
@@ -67,7 +75,7 @@ class FlatLayout:
         return flat_P
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unit:
     """Parameters that travel together: those of `module` that no other unit has."""
 

@@ -8,45 +8,26 @@ flattens the gradients, frees them, and has the lane average them over ranks int
 gradient: first a reduce-scatter in the group that shares the weights, then, in hybrid sharding, an
 all-reduce of the shard between the groups.
 
+Reading memory that has been given back would end the process, so freed parameters are NaN.
+
 Left out: gathers of a part of a unit.
 Shape suffixes: P values of the padded flat tensor, S values of one shard, P = N x S.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.ranks.collectives import all_gather, reduce_scatter
+from utils.ranks.collectives import all_gather
+from utils.ranks.gloo_bytes import textbook_bytes
 from utils.techniques.flat import Unit
 from utils.techniques.lane import Lane, Pending
-from utils.techniques.ring import ring_reduce_scatter
-
-Group = dist.ProcessGroup | None
-Scatter = Callable[[Tensor, Tensor, int, int, Group], None]
-
-
-@dataclass(frozen=True)
-class Sharding:
-    """How a model is spread and in which formats it computes; one object for all of its units.
-
-    `world_size` ranks share the weights, in `group`; `rank` is this one's place in it. With hybrid
-    sharding `num_replicas` such groups exist, and `replica_group` holds the ranks with this rank's
-    place in each of them.
-    """
-
-    rank: int
-    world_size: int
-    group: Group = None
-    num_replicas: int = 1
-    replica_group: Group = None
-    compute_dtype: torch.dtype = torch.float32
-    reduce_dtype: torch.dtype = torch.float32
-    scatter: Scatter | None = None  # None: the ring on gloo, NCCL's own on GPUs
+from utils.techniques.sharding import Sharding as Sharding
+from utils.techniques.sharding import best_scatter as _best_scatter
 
 
 class FlatShard:
@@ -61,10 +42,12 @@ class FlatShard:
         self.is_trainable = any(each.requires_grad for each in unit.parameters)
         self.shard_S = nn.Parameter(shard_S, requires_grad=self.is_trainable)
         self.flat_P = self._place(exact_P.device)
+        self.waiting_P: Tensor | None = None  # gradients of micro-batches that sent nothing
         self._gathering: Pending | None = None
-        for parameter, view in zip(unit.parameters, layout.views(self.flat_P), strict=True):
+        self._version = -1  # of the shard that has been gathered
+        for parameter in unit.parameters:
             parameter.grad = None
-            parameter.data = view
+        self._show(layout.views(self.flat_P))
         self.free()
 
     @property
@@ -79,10 +62,15 @@ class FlatShard:
 
     @torch.no_grad()
     def start_gather(self) -> None:
-        """Begin to fill the parameters from all ranks' shards, unless that has been done."""
-        if self.is_whole:
+        """Begin to fill the parameters from all ranks' shards, unless that has been done.
+
+        An update of the shard since then makes it necessary again.
+        """
+        if self.is_whole and self._version == self.shard_S._version:
             return
+        self.finish_gather()
         self.allocate()
+        self._version = self.shard_S._version
         low_S = self.shard_S.detach().to(self.sharding.compute_dtype)
         name, group = f"gather {self.unit.name}", self.sharding.group
         self._gathering = self.lane.issue(
@@ -98,28 +86,42 @@ class FlatShard:
     def allocate(self) -> None:
         """Bring the flat tensor's memory back."""
         self.flat_P.untyped_storage().resize_(self.whole_bytes)
+        self._show(self.layout.views(self.flat_P))
 
     def free(self) -> None:
         """Keep the shard only; until the next gather the parameters have shapes but no values."""
         self.finish_gather()
-        self.flat_P.untyped_storage().resize_(0)
+        if self.is_whole:
+            nothing = _nan(self.flat_P.dtype, self.flat_P.device)
+            self._show([nothing.expand(shape) for shape in self.layout.shapes])
+            self.flat_P.untyped_storage().resize_(0)
 
     @torch.no_grad()
     def start_reduce(self) -> Pending:
         """Give up the parameters' gradients and begin to average them into the shard's."""
         flat_P = self.flatten_gradients()
         mean_S = torch.empty_like(self.layout.shard(flat_P, 0))
-        name, sent_bytes = f"reduce {self.unit.name}", self.sent_bytes(mean_S)
+        between = textbook_bytes("all_reduce", mean_S.nbytes, self.sharding.num_replicas)
+        name, sent_bytes = f"reduce {self.unit.name}", self.sent_bytes(mean_S) + between
         return self.lane.issue(lambda: self._reduce(mean_S, flat_P), sent_bytes, name)
 
     def flatten_gradients(self) -> Tensor:
         """The parameters' gradients in one flat tensor, divided by the number of ranks."""
-        gradients = [parameter.grad for parameter in self.unit.parameters]
-        flat_P = self.layout.flatten(gradients, self.sharding.reduce_dtype)
-        for parameter in self.unit.parameters:
-            parameter.grad = None
+        flat_P, self.waiting_P = self._add_gradients(), None
         # Before the sum, for 16-bit sums could overflow.
         return flat_P.div_(self.sharding.world_size * self.sharding.num_replicas)
+
+    @torch.no_grad()
+    def keep_gradients(self) -> None:
+        """Add them up on this rank, whole, and not in fewer bits than they are reduced in."""
+        if self.sharding.reduce_dtype != self.sharding.compute_dtype:
+            self.waiting_P = self._add_gradients()
+
+    def drop_gradients(self) -> None:
+        """Forget what has been added up since the last update."""
+        self.waiting_P = self.shard_S.grad = None
+        for parameter in self.unit.parameters:
+            parameter.grad = None
 
     def sent_bytes(self, part_S: Tensor) -> int:
         """What this rank sends in a gather or a reduce-scatter of such parts."""
@@ -137,6 +139,20 @@ class FlatShard:
             self.layout.padded_values, dtype=self.sharding.compute_dtype, device=device
         )
 
+    def _show(self, values: list[Tensor]) -> None:
+        """Let the parameters have these values; their identity and their hooks stay."""
+        for parameter, value in zip(self.unit.parameters, values, strict=True):
+            parameter.data = value
+
+    def _add_gradients(self) -> Tensor:
+        """Flat, in the format of messages, with those that wait; the parameters' own are freed."""
+        gradients = [parameter.grad for parameter in self.unit.parameters]
+        sharding, device = self.sharding, self.flat_P.device
+        flat_P = self.layout.flatten(gradients, sharding.reduce_dtype, device)
+        for parameter in self.unit.parameters:
+            parameter.grad = None
+        return flat_P if self.waiting_P is None else self.waiting_P.add_(flat_P)
+
     @torch.no_grad()
     def _reduce(self, mean_S: Tensor, flat_P: Tensor) -> None:
         sharding = self.sharding
@@ -151,12 +167,7 @@ class FlatShard:
             self.shard_S.grad += exact_S
 
 
-def _best_scatter(group: Group) -> Scatter:
-    """gloo's own reduce-scatter sends twice as much as it must, so the ring replaces it there."""
-    return ring_reduce_scatter if dist.get_backend(group) == "gloo" else _plain_scatter
-
-
-def _plain_scatter(
-    shard_S: Tensor, flat_P: Tensor, rank: int, world_size: int, group: Group
-) -> None:
-    reduce_scatter(shard_S, flat_P, group=group)
+@cache
+def _nan(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One value, shown in the place of all that have been freed."""
+    return torch.full((), torch.nan, dtype=dtype, device=device)

@@ -65,14 +65,28 @@ class _Result:
 
 
 class ThreadLane:
-    """One thread, which leaves Python's lock while a message is under way."""
+    """One thread, which leaves Python's lock while a message is under way.
+
+    A message that fails is the last one: those behind it would wait for ranks that it has left
+    behind, and whoever waits for them would never hear of the error.
+    """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lane")
+        self._error: BaseException | None = None
 
     def issue(self, collective: Callable[[], Any], num_bytes: float, name: str) -> Pending:
         """Queue it behind those issued before."""
-        return _Result(self._thread.submit(collective))
+        return _Result(self._thread.submit(self._carry, collective))
+
+    def _carry(self, collective: Callable[[], Any]) -> None:
+        if self._error is not None:
+            raise self._error
+        try:
+            collective()
+        except BaseException as error:
+            self._error = error
+            raise
 
     def close(self) -> None:
         """Wait, and end the thread."""

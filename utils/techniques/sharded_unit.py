@@ -34,11 +34,11 @@ class ShardedUnit:
         self.layout = layout = unit.layout
         self.flat_P = layout.flatten(unit.parameters, dtype)
         self.shard_S = layout.shard(self.flat_P, rank)
-        exact_P = layout.flatten(unit.parameters, torch.float32)
-        is_exact = dtype == torch.float32
-        self.master_S = nn.Parameter(
-            self.shard_S if is_exact else layout.shard(exact_P, rank).clone()
-        )
+        if dtype == torch.float32:
+            self.master_S = nn.Parameter(self.shard_S)
+        else:
+            exact_P = layout.flatten(unit.parameters, torch.float32)
+            self.master_S = nn.Parameter(layout.shard(exact_P, rank).clone())
         self.gradient_S: Tensor | None = None
         for parameter, view in zip(unit.parameters, layout.views(self.flat_P), strict=True):
             parameter.grad = None
@@ -47,14 +47,23 @@ class ShardedUnit:
     @torch.no_grad()
     def scatter_gradients(self) -> None:
         """Give up the parameters' gradients for this rank's shard of their mean over ranks."""
-        gradients = [parameter.grad for parameter in self.unit.parameters]
-        flat_P = self.layout.flatten(gradients, self.flat_P.dtype)
+        flat_P = self.layout.flatten(  # no name for the list: it would keep them alive
+            [parameter.grad for parameter in self.unit.parameters],
+            self.flat_P.dtype,
+            self.flat_P.device,
+        )
         for parameter in self.unit.parameters:
             parameter.grad = None
         flat_P /= self.world_size  # before the sum: 16-bit sums could overflow
         mean_S = torch.empty_like(self.layout.shard(flat_P, 0))
         ring_reduce_scatter(mean_S, flat_P, self.rank, self.world_size, self.group)
         self.gradient_S = mean_S if self.gradient_S is None else self.gradient_S.add_(mean_S)
+
+    def drop_gradients(self) -> None:
+        """Forget what has been collected since the last update."""
+        for parameter in self.unit.parameters:
+            parameter.grad = None
+        self.gradient_S = self.master_S.grad = None
 
     @torch.no_grad()
     def gather(self) -> None:
@@ -95,3 +104,23 @@ class ShardedUnit:
         self.master_S.grad = None
         if self.shard_S.dtype != torch.float32:
             self.shard_S.copy_(self.master_S)
+
+
+def check_place(rank: int, world_size: int, group: Group) -> None:
+    """Raise ValueError unless this is that rank of that many in the group."""
+    there = dist.get_rank(group), dist.get_world_size(group)
+    if (rank, world_size) != there:
+        raise ValueError(
+            f"This is rank {there[0]} of {there[1]} in the group, not rank {rank} of {world_size}: "
+            "pass the rank and the world size of the group that shares the model."
+        )
+
+
+def round_the_rest(model: nn.Module, dtype: torch.dtype) -> None:
+    """Buffers and frozen parameters take the weights' format too, whole on every rank."""
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.data = buffer.data.to(dtype)
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)

@@ -15,8 +15,8 @@ Bytes per parameter with bf16 weights and Adam: 4 + 12/N, 2 + 14/N, 16/N (plain 
 are not kept cannot wait.
 
 Left out: overlap of messages with compute (`utils.techniques.fsdp`), different settings for
-different parameters in one optimizer; a parameter that a step does not use counts as one with a
-gradient of zeros.
+different parameters in one optimizer, and in stage 3 layers that only some ranks run. A parameter
+that a step does not use counts as one with a gradient of zeros.
 Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models"
 (arXiv 1910.02054).
 """
@@ -29,13 +29,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from utils.techniques.clipping import clip_by_global_norm
+from utils.techniques.clipping import clip_by_global_norm, require_positive
 from utils.techniques.data_parallel import broadcast_model
 from utils.techniques.flat import split_into_units
-from utils.techniques.sharded_unit import ShardedUnit
-from utils.techniques.watch import BackwardWatch
+from utils.techniques.sharded_unit import ShardedUnit, check_place, round_the_rest
+from utils.techniques.watch import BackwardWatch, tensors_in
 
 Group = dist.ProcessGroup | None
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -47,7 +46,7 @@ class ZeroOne:
 
     `layers` are the model's repeated layers; the optimizer is made from this rank's fp32 masters.
     Frozen parameters stay whole on every rank. Raises ValueError for a dtype that weights cannot
-    have, or a model without anything to train.
+    have, a rank or world size that is not the group's, or a model without anything to train.
     """
 
     def __init__(
@@ -62,8 +61,9 @@ class ZeroOne:
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {DTYPES}, not {dtype}.")
+        check_place(rank, world_size, group)
         broadcast_model(model, group)
-        _round_the_rest(model, dtype)
+        round_the_rest(model, dtype)
         self.model, self.group = model, group
         units = split_into_units(model, layers, world_size)
         if not units:
@@ -72,16 +72,27 @@ class ZeroOne:
         self.optimizer = make_optimizer([unit.master_S for unit in self.units])
 
     def step(self, max_norm: float | None = None) -> Tensor | None:
-        """Update the weights on all ranks. Returns the gradients' norm if `max_norm` is given."""
+        """Update the weights on all ranks. Returns the gradients' norm if `max_norm` is given.
+
+        Raises ValueError, before anything has changed, unless `max_norm` is positive; in stages 2
+        and 3 RuntimeError if an error has ended a backward since the last update.
+        """
+        if max_norm is not None:
+            require_positive(max_norm)
         self._scatter_gradients()
-        norm = self._clip(max_norm)
         for unit in self.units:
             unit.collect_gradient()
+        norm = self._clip(max_norm)
         self.optimizer.step()
         for unit in self.units:
             unit.round_master()
         self.gather_weights()
         return norm
+
+    def zero_grad(self) -> None:
+        """Forget the gradients since the last update, as after a backward with an error."""
+        for unit in self.units:
+            unit.drop_gradients()
 
     def whole_parameters(self) -> list[Tensor]:
         """The fp32 values of all parameters, in the model's order, on every rank."""
@@ -105,8 +116,8 @@ class ZeroOne:
     def _clip(self, max_norm: float | None) -> Tensor | None:
         if max_norm is None:
             return None
-        mine = [unit.gradient_S for unit in self.units if unit.gradient_S is not None]
-        return clip_by_global_norm(mine, max_norm, self.group)
+        shards = [unit.master_S.grad for unit in self.units if unit.master_S.grad is not None]
+        return clip_by_global_norm(shards, max_norm, self.group)
 
 
 class ZeroTwo(ZeroOne):
@@ -117,11 +128,21 @@ class ZeroTwo(ZeroOne):
         units = [unit.unit for unit in self.units]
         self.watch = BackwardWatch(model, units, self._on_ready)
 
+    def zero_grad(self) -> None:
+        """Forget the gradients since the last update, as after a backward with an error."""
+        super().zero_grad()
+        self.watch.in_backward = self.watch.is_incomplete = False
+
     def _on_ready(self, index: int) -> None:
         self.units[index].scatter_gradients()
 
     def _scatter_gradients(self) -> None:
         """Done already, during backward."""
+        if self.watch.in_backward or self.watch.is_incomplete:
+            raise RuntimeError(
+                "An error has ended a backward, so its gradients are not complete: call "
+                "zero_grad() and run the step again from its first micro-batch."
+            )
 
 
 class ZeroThree(ZeroTwo):
@@ -129,6 +150,7 @@ class ZeroThree(ZeroTwo):
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
+        model.register_state_dict_pre_hook(_refuse)
         for unit in self.units:
             unit.free()
             self._follow(unit)
@@ -144,8 +166,8 @@ class ZeroThree(ZeroTwo):
             if self.watch.in_backward:  # a checkpoint's second forward: backward comes at once
                 return
             unit.free()
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, Tensor) and leaf.requires_grad:
+            for leaf in tensors_in(result):
+                if leaf.requires_grad:
                     leaf.register_hook(gather)
 
         unit.unit.module.register_forward_pre_hook(gather)
@@ -156,14 +178,14 @@ class ZeroThree(ZeroTwo):
         self.units[index].free()
 
     def gather_weights(self) -> None:
-        """Left to the next forward."""
+        """Left to the next forward; what an error has left whole is out of date."""
+        for unit in self.units:
+            unit.free()
 
 
-def _round_the_rest(model: nn.Module, dtype: torch.dtype) -> None:
-    """Buffers and frozen parameters take the weights' format too, whole on every rank."""
-    for buffer in model.buffers():
-        if buffer.is_floating_point():
-            buffer.data = buffer.data.to(dtype)
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)
+def _refuse(*_: Any) -> None:
+    """Copying a freed weight would read memory that is not there."""
+    raise RuntimeError(
+        "In stage 3 the model has no weights between two steps, so there is no state_dict: use "
+        "whole_parameters(), or save_shards of utils.techniques.zero_checkpoint."
+    )
