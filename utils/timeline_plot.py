@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.plots import OKABE_ITO
+from utils.plot_style import OKABE_ITO, contrast_with_white
 
-KINDS = ("forward", "backward", "communication", "optimizer", "waiting", "other")
-COLOURS = dict(zip(KINDS, (*OKABE_ITO[:4], "#dddddd", OKABE_ITO[5]), strict=True))
-HATCHES = dict(zip(KINDS, ("", "//", "..", "xx", "", "\\\\"), strict=True))
+KINDS = (
+    "forward", "backward", "communication", "optimizer", "waiting", "other", "gather", "reduce",
+)  # fmt: skip
+_FILLS = (*OKABE_ITO[:4], "#dddddd", OKABE_ITO[5], "#7fcfb9", OKABE_ITO[4])
+COLOURS = dict(zip(KINDS, _FILLS, strict=True))
+HATCHES = dict(zip(KINDS, ("", "//", "..", "xx", "", "\\\\", "", "--"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ def draw_timeline(
         )
         if span.label:
             middle = 500 * (span.start_s + span.end_s)
+            ink = "white" if contrast_with_white(COLOURS[span.kind]) >= 4.5 else "black"
             axes.text(middle, lanes.index(span.lane), span.label, ha="center", va="center",
-                      fontsize=7, clip_on=True)  # fmt: skip
+                      fontsize=7, color=ink, clip_on=True)  # fmt: skip
     axes.set_yticks(range(len(lanes)), lanes)
     axes.set(xlabel="milliseconds", ylim=(len(lanes) - 0.4, -0.6))
     axes.set_xlim(0, 1e3 * (end_s or max(span.end_s for span in spans)))
