@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from utils.bench_sharded import sharded_ratios
 from utils.bench_techniques import checkpoint_ratios, data_parallel_ratio
 from utils.config import PRESETS
 from utils.explorers import (
@@ -78,7 +79,7 @@ def main() -> None:
     print("Measured on", measured_where())
     for line in (meter_overhead(), *redraws(), import_seconds()):
         print(line)
-    for line in (*checkpoint_ratios(), data_parallel_ratio()):
+    for line in (*checkpoint_ratios(), data_parallel_ratio(), *sharded_ratios()):
         print(line)
 
 

@@ -7,6 +7,7 @@ makes the system.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from utils.peers import MakeSystem, TrainingJob, loss_of
-from utils.techniques.flat_shard import Sharding
-from utils.techniques.fsdp import FullySharded, group_of_two_levels
+from utils.techniques.fsdp import FullySharded
 from utils.techniques.lane import InlineLane, Lane, ThreadLane
+from utils.techniques.sharding import Sharding, group_of_two_levels
 from utils.techniques.zero import ZeroOne, ZeroThree, ZeroTwo
 
 STAGES = {1: ZeroOne, 2: ZeroTwo, 3: ZeroThree}
@@ -66,24 +67,28 @@ class OurZero:
 class OurFsdp:
     """`utils.techniques.fsdp`, with the options of `Sharding` and `FullySharded`.
 
-    `num_sharing` below the world size is hybrid sharding; `overlaps=True` uses a thread as lane.
+    `num_sharing` below the world size is hybrid sharding; `overlaps=True` uses a thread as lane;
+    `low_reduce=True` sends and adds up gradients in bf16 if the job computes in it.
     """
 
     def __init__(
         self, model: nn.Module, rank: int, world_size: int, job: TrainingJob,
         reshard_after_forward: bool = True, prefetch: int = 1, overlaps: bool = False,
         num_sharing: int | None = None, lane: Lane | None = None, no_sync: bool = False,
-        keep_weights: bool = False,
+        keep_weights: bool = False, low_reduce: bool = False,
     ) -> None:  # fmt: skip
         self.model, self.job, self.no_sync = model, job, no_sync
         self.keep_weights = keep_weights
         compute = torch.bfloat16 if job.low_precision else torch.float32
-        sharding = Sharding(rank, world_size, compute_dtype=compute)
-        if num_sharing is not None and num_sharing < world_size:
-            groups = group_of_two_levels(rank, world_size, num_sharing)
-            sharding = Sharding(
-                rank % num_sharing, num_sharing, groups[0], world_size // num_sharing, groups[1],
-                compute,
+        sharding = Sharding(
+            rank, world_size, compute_dtype=compute,
+            reduce_dtype=compute if low_reduce else torch.float32,
+        )  # fmt: skip
+        if num_sharing is not None and num_sharing != world_size:
+            group, replicas = group_of_two_levels(rank, world_size, num_sharing)
+            sharding = replace(
+                sharding, rank=rank % num_sharing, world_size=num_sharing, group=group,
+                num_replicas=world_size // num_sharing, replica_group=replicas,
             )  # fmt: skip
         lane = lane or (ThreadLane() if overlaps else InlineLane())
         self.fsdp = FullySharded(
@@ -111,11 +116,11 @@ class OurFsdp:
         return self.fsdp.whole_parameters()
 
     def owned(self) -> dict[str, list[Any]]:
-        """The fp32 shards, their gradients, and Adam's state."""
-        shards = self.fsdp.parameters()
+        """The fp32 shards and what is whole of the weights, their gradients, and Adam's state."""
+        shards, every = self.fsdp.parameters(), [*self.fsdp.shards, *self.fsdp.frozen]
         states = self.optimizer.state.values()
         return {
-            "parameters": shards + [shard.flat_P for shard in self.fsdp.shards],
+            "parameters": [each for shard in every for each in (shard.shard_S, shard.flat_P)],
             "gradients": [each.grad for each in shards if each.grad is not None],
             "optimizer state": [each for state in states for each in state.values()],
         }

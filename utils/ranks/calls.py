@@ -50,7 +50,8 @@ class Call(NamedTuple):
     `payload_bytes` is the tensor that the textbook's formulas speak of: what is reduced, broadcast
     or sent; of all_gather the output, of reduce_scatter and all_to_all the input, of gather and
     scatter one rank's part. `root` counts in the world, and is the other end of send and recv; -1
-    means none.
+    means none. `group_ranks` are the group's members, counted in the world; none if
+    torch.distributed does not know them.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Call(NamedTuple):
     backend: str
     root: int
     sent: Sent
+    group_ranks: tuple[int, ...] = ()
 
 
 class _Arguments(NamedTuple):
@@ -84,7 +86,7 @@ def call_of(operator: str, names: Sequence[str], values: Sequence[Any]) -> Call:
     has_root = kind in _ROOTED and arguments.root >= 0
     carried = arguments.outputs if kind in ("all_gather", "recv") else arguments.inputs
     backend = _backend_of(group, carried or _flat([named.get("tensor", ())]))
-    sent = Sent()
+    sent, members = Sent(), _members_of(group)
     if backend == "gloo" and group.size() > 1 and all(t.layout == torch.strided for t in carried):
         sent = _GLOO[kind](arguments)
     return Call(
@@ -97,6 +99,7 @@ def call_of(operator: str, names: Sequence[str], values: Sequence[Any]) -> Call:
         backend,
         get_process_group_ranks(group)[arguments.root] if has_root else -1,
         sent,
+        members,
     )
 
 
@@ -114,6 +117,13 @@ def _read(operator: str, named: dict[str, Any], group: ProcessGroup) -> _Argumen
     return _Arguments(
         operator, both or outputs, both or inputs, group.rank(), group.size(), root, splits
     )
+
+
+def _members_of(group: ProcessGroup) -> tuple[int, ...]:
+    try:
+        return tuple(get_process_group_ranks(group))
+    except KeyError:  # a group that torch.distributed has not made
+        return ()
 
 
 def _backend_of(group: ProcessGroup, tensors: Sequence[Tensor]) -> str:

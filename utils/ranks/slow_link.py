@@ -57,7 +57,8 @@ class SlowWork:
 class SlowLink:
     """`link = SlowLink(bytes_per_s)` in a worker; `link.all_reduce(tensor)` returns at once.
 
-    With an `EventLog` each collective is noted, from when its turn comes until it is done, under
+    A message that fails is the link's last one: all later ones raise the same error. With an
+    `EventLog` each collective is noted, from when its turn comes until it is done, under
     its name on the lane "communication".
     """
 
@@ -66,6 +67,7 @@ class SlowLink:
             raise ValueError(f"bytes_per_s is {bytes_per_s!r}; give a number above 0.")
         self.bytes_per_s = bytes_per_s
         self._log = log
+        self._error: BaseException | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="slow link")
 
     def all_reduce(
@@ -103,12 +105,17 @@ class SlowLink:
         self.close()
 
     def _carry(self, collective: Callable[[], Any], num_bytes: float, name: str) -> None:
+        if self._error is not None:  # those behind it would wait for ranks that it has left behind
+            raise self._error
         begin_s = time.perf_counter()
         token = self._log.begin(name) if self._log else None
         try:
             collective()
             left_s = begin_s + num_bytes / self.bytes_per_s - time.perf_counter()
             time.sleep(max(0.0, left_s))
+        except BaseException as error:
+            self._error = error
+            raise
         finally:
             if self._log and token is not None:
                 self._log.end(token)

@@ -21,7 +21,12 @@ def grouped(clauses: Sequence[str]) -> list[str]:
     ranks: dict[str, list[int]] = {}
     for rank, clause in enumerate(clauses):
         ranks.setdefault(clause, []).append(rank)
-    return [f"{names(who)} {clause}." for clause, who in ranks.items() if clause]
+    return [f"{names(who)} {_agreeing(clause, who)}." for clause, who in ranks.items() if clause]
+
+
+def _agreeing(clause: str, ranks: Sequence[int]) -> str:
+    """Of several ranks, "were" instead of "was"."""
+    return "were " + clause[4:] if len(ranks) > 1 and clause.startswith("was ") else clause
 
 
 def death_text(exit_code: int) -> str:

@@ -97,6 +97,7 @@ class BufferedShard(FlatShard):
         if self.gradients.owner is self:
             return
         self.gradients.take(self)
+        self.gradients.is_busy = True
         flat_P = self._gradient_P()
         flat_P.zero_()
         if flat_P.dtype == self.sharding.compute_dtype:
@@ -115,7 +116,7 @@ class BufferedShard(FlatShard):
                     view.copy_(each.grad)
         for parameter in self.unit.parameters:
             parameter.grad = None
-        self.gradients.owner = None
+        self.gradients.owner, self.gradients.is_busy = None, False
         part_S = self.layout.shard(flat_P, self.sharding.rank)
         between = textbook_bytes("all_reduce", part_S.nbytes, self.sharding.num_replicas)
         name, sent_bytes = f"reduce {self.unit.name}", self.sent_bytes(part_S) + between
@@ -126,7 +127,7 @@ class BufferedShard(FlatShard):
         """Forget what has been added up since the last update."""
         super().drop_gradients()
         if self.gradients.owner is self:
-            self.gradients.owner = None
+            self.gradients.owner, self.gradients.is_busy = None, False
 
     def _place(self, device: torch.device) -> Tensor:
         return self.weights.flat[: self.layout.padded_values]

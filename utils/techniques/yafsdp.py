@@ -118,16 +118,22 @@ class YaFSDP(FullySharded):
         self.prefetch = prefetch
 
     def _after_forward(self, module: nn.Module, args: Any, result: Any) -> None:
-        for tensor in tensors_in(result):
-            if tensor.requires_grad:
-                tensor.register_hook(lambda _: self._before_backward(module))
+        in_backward = self.watch.in_backward
+        reached = [tensor for tensor in tensors_in(result) if tensor.requires_grad]
+        number = self._calls.note(module) if reached and not in_backward else 0
+        for tensor in reached:
+            tensor.register_hook(lambda _: self._before_backward_of(module, number))
         for shard in self._of(module):
             # A frozen unit has memory of its own; the backward around a second forward needs it.
-            if isinstance(shard, BufferedShard) or not self.watch.in_backward:
+            if isinstance(shard, BufferedShard) or not in_backward:
                 shard.free()
 
-    def _before_backward(self, module: nn.Module) -> None:
-        self._enter(module, -1)
+    def _before_backward_of(self, module: nn.Module, number: int) -> None:
+        """`number` is 0 for a checkpoint's second forward, whose buffer another unit may have."""
+        if number:
+            super()._before_backward_of(module, number)
+        else:
+            self._enter(module, -1)
         for shard in self._buffered(module):
             shard.take_gradients()
 
