@@ -41,7 +41,7 @@ def test_what_cannot_work_is_refused_in_a_sentence():
         "2 ranks cannot form groups of 3: take a divisor.",
         "2 ranks cannot form groups of 0: take a divisor.",
         "The model's weights are shards, so it has no state_dict: use whole_parameters(), or "
-        "save_fsdp of utils.techniques.fsdp_checkpoint.",
+        "fsdp_checkpoint.save_fsdp.",
     ]
 
 

@@ -48,8 +48,8 @@ def test_what_cannot_work_is_refused_in_a_sentence():
         "the group that shares the model.",
         "A layer to be sharded is not part of the model: pass its own modules.",
         "The model has no parameter that requires a gradient: nothing to do.",
-        "In stage 3 the model has no weights between two steps, so there is no state_dict: use "
-        "whole_parameters(), or save_shards of utils.techniques.zero_checkpoint.",
+        "The model's weights are shards, so it has no state_dict: use whole_parameters(), or "
+        "zero_checkpoint.save_shards.",
         "max_norm must be greater than 0, not 0.0.",
         "max_norm must be greater than 0, not nan.",
     ]

@@ -76,7 +76,7 @@ class FullySharded:
         for module in self._modules:
             module.register_forward_pre_hook(self._before_call, with_kwargs=True)
             module.register_forward_hook(self._after_forward)
-        model.register_state_dict_pre_hook(refuse_state_dict)
+        model.register_state_dict_pre_hook(refuse_state_dict("fsdp_checkpoint.save_fsdp"))
 
     def make_units(self, layers: Sequence[nn.Module]) -> list[Unit]:
         """What travels together, the root last; a variant of FSDP cuts in another way."""

@@ -65,12 +65,16 @@ class Calls:
         self._reached.clear()
 
 
-def refuse_state_dict(*_: Any) -> None:
-    """A pre-hook of `state_dict`: freed weights read as NaN, and a file of that is found too late.
+def refuse_state_dict(saver: str) -> Callable[..., None]:
+    """A pre-hook of `state_dict`: freed weights hold nothing, and a file of that is found too late.
 
-    Raises RuntimeError.
+    It raises RuntimeError, which names `saver` as what to use instead.
     """
-    raise RuntimeError(
-        "The model's weights are shards, so it has no state_dict: use whole_parameters(), or "
-        "save_fsdp of utils.techniques.fsdp_checkpoint."
-    )
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError(
+            "The model's weights are shards, so it has no state_dict: use whole_parameters(), or "
+            f"{saver}."
+        )
+
+    return refuse

@@ -15,8 +15,8 @@ Bytes per parameter with bf16 weights and Adam: 4 + 12/N, 2 + 14/N, 16/N (plain 
 are not kept cannot wait.
 
 Left out: overlap of messages with compute (`utils.techniques.fsdp`), different settings for
-different parameters in one optimizer, and in stage 3 layers that only some ranks run. A parameter
-that a step does not use counts as one with a gradient of zeros.
+different parameters in one optimizer, layers that only some ranks run. A parameter that a step does
+not use counts as one with a gradient of zeros.
 Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models"
 (arXiv 1910.02054).
 """
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from utils.techniques.clipping import clip_by_global_norm, require_positive
 from utils.techniques.data_parallel import broadcast_model
 from utils.techniques.flat import split_into_units
+from utils.techniques.hooks import Calls, refuse_state_dict
 from utils.techniques.sharded_unit import ShardedUnit, check_place, round_the_rest
 from utils.techniques.watch import BackwardWatch, tensors_in
 
@@ -126,15 +127,19 @@ class ZeroTwo(ZeroOne):
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
         units = [unit.unit for unit in self.units]
-        self.watch = BackwardWatch(model, units, self._on_ready)
+        self.watch = BackwardWatch(model, units, self._on_ready, on_end=self._on_end)
 
     def zero_grad(self) -> None:
         """Forget the gradients since the last update, as after a backward with an error."""
         super().zero_grad()
         self.watch.in_backward = self.watch.is_incomplete = False
+        self._on_end()
 
     def _on_ready(self, index: int) -> None:
         self.units[index].scatter_gradients()
+
+    def _on_end(self) -> None:
+        """Backward is over."""
 
     def _scatter_gradients(self) -> None:
         """Done already, during backward."""
@@ -150,28 +155,40 @@ class ZeroThree(ZeroTwo):
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
-        model.register_state_dict_pre_hook(_refuse)
-        for unit in self.units:
+        model.register_state_dict_pre_hook(refuse_state_dict("zero_checkpoint.save_shards"))
+        self._calls = Calls()
+        for place, unit in enumerate(self.units):
             unit.free()
-            self._follow(unit)
+            self._follow(place, unit)
 
-    def _follow(self, unit: ShardedUnit) -> None:
+    def _follow(self, place: int, unit: ShardedUnit) -> None:
         """Gather before the module computes, forward and backward; free afterwards."""
 
         def gather(*_: Any) -> None:
             if not unit.is_whole:  # a checkpoint's second forward and backward share one gather
                 unit.gather()
 
+        def before_backward(number: int) -> None:
+            if self._calls.reach(unit.unit.module, number):
+                # The layers after it go first, on all ranks, whatever got no gradient on some.
+                over = [self._calls.all_reached(each.unit.module) for each in self.units]
+                self.watch.go_on(lambda index: index > place and over[index])
+            gather()
+
         def after_forward(module: nn.Module, args: Any, result: Any) -> None:
-            if self.watch.in_backward:  # a checkpoint's second forward: backward comes at once
-                return
+            if self.watch.in_backward:
+                return  # a checkpoint's second forward: backward comes at once
             unit.free()
-            for leaf in tensors_in(result):
-                if leaf.requires_grad:
-                    leaf.register_hook(gather)
+            reached = [leaf for leaf in tensors_in(result) if leaf.requires_grad]
+            number = self._calls.note(module) if reached else 0
+            for leaf in reached:
+                leaf.register_hook(lambda _: before_backward(number))
 
         unit.unit.module.register_forward_pre_hook(gather)
         unit.unit.module.register_forward_hook(after_forward)
+
+    def _on_end(self) -> None:
+        self._calls.forget()
 
     def _on_ready(self, index: int) -> None:
         super()._on_ready(index)
@@ -181,11 +198,3 @@ class ZeroThree(ZeroTwo):
         """Left to the next forward; what an error has left whole is out of date."""
         for unit in self.units:
             unit.free()
-
-
-def _refuse(*_: Any) -> None:
-    """Copying a freed weight would read memory that is not there."""
-    raise RuntimeError(
-        "In stage 3 the model has no weights between two steps, so there is no state_dict: use "
-        "whole_parameters(), or save_shards of utils.techniques.zero_checkpoint."
-    )
