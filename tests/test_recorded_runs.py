@@ -82,4 +82,4 @@ def test_a_damaged_file_is_named_with_the_way_out(row, tmp_path, damage):
 
 def test_the_command_names_what_it_can_record(capsys):
     assert main([]) == main(["nobody"]) == 2
-    assert capsys.readouterr().err == "Name what to record: deepspeed.\n" * 2
+    assert capsys.readouterr().err == "Name what to record: deepspeed, yafsdp.\n" * 2

@@ -2,12 +2,12 @@
 
 How it works: `peer_row` trains under a system and puts the run, its bytes and its traffic into a
 `PeerRow`; a lesson shows such rows. Where a library cannot run, the lesson shows the rows of
-`recorded_deepspeed()` in the same table, with the recording's date and versions. To record again:
+`read_peer(...)` in the same table, with the recording's date and versions. To record again:
 
-    python -m utils.peers.recorded_runs deepspeed
+    python -m utils.peers.recorded_runs deepspeed yafsdp
 
-writes utils/data/peers/deepspeed.json (beside utils/data/recorded/, whose files `utils.recorded`
-reads as benchmarks of a device). Left out: weights; anything that a lesson could compute.
+writes utils/data/peers/deepspeed.json and yafsdp.json (beside utils/data/recorded/, whose files
+`utils.recorded` reads as benchmarks of a device). Left out: weights; what a lesson could compute.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
@@ -30,6 +29,7 @@ from utils.model import build_gpt
 from utils.peers import MakeSystem, TrainingJob
 from utils.peers.deepspeed_zero import STAGES, deepspeed_stage
 from utils.peers.harness import largest_gap, measure_system, one_process, train_system
+from utils.peers.real_yafsdp import TRIED_COMMIT, real_yafsdp_system, yafsdp_problem
 from utils.ranks import run_ranks
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "peers"
@@ -160,6 +160,19 @@ def record_deepspeed(job: TrainingJob, world_sizes: tuple[int, ...] = (2, 4)) ->
     return recorded_now("DeepSpeed", metadata.version("deepspeed"), job, rows)
 
 
+def record_yafsdp(job: TrainingJob, world_sizes: tuple[int, ...] = (2, 4)) -> RecordedPeer:
+    """The real YaFSDP in both modes. Raises RuntimeError where it cannot be imported."""
+    if yafsdp_problem() is not None:
+        raise RuntimeError("YaFSDP is not installed here: the README says how; then record again.")
+    rows = [
+        peer_row(name, real_yafsdp_system(reshard_after_forward=name == "ZeRO-3"), num_ranks, each)
+        for each in (job, dataclasses.replace(job, low_precision=True))
+        for num_ranks in world_sizes
+        for name in ("ZeRO-3", "ZeRO-2")
+    ]
+    return recorded_now("YaFSDP", f"commit {TRIED_COMMIT} of 2026-08-12", job, rows)
+
+
 def recorded_now(library: str, version: str, job: TrainingJob, rows: list[PeerRow]) -> RecordedPeer:
     """Rows that have just been measured here."""
     torch_version = torch.__version__.partition("+")[0]
@@ -167,7 +180,7 @@ def recorded_now(library: str, version: str, job: TrainingJob, rows: list[PeerRo
     return RecordedPeer(library, version, torch_version, processor_name(), today, job, tuple(rows))
 
 
-RECORDERS: dict[str, Callable[[TrainingJob], RecordedPeer]] = {"deepspeed": record_deepspeed}
+RECORDERS = {"deepspeed": record_deepspeed, "yafsdp": record_yafsdp}
 
 
 def main(arguments: list[str]) -> int:
