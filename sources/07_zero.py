@@ -80,8 +80,9 @@ from torch import Tensor
 # show: utils.techniques.flat.FlatLayout.views
 
 # %% [markdown]
-# The parameters become views of the flat tensor. Nothing is copied, and one message moves the whole
-# unit. Two small linear layers on four ranks, value by value:
+# (Methods stand here without their class: these are `FlatLayout`'s, later ones `ShardedUnit`'s and
+# the stages'.) The parameters become views of the flat tensor. Nothing is copied, and one message
+# moves the whole unit. Two small linear layers on four ranks, value by value:
 
 # %%
 from torch import nn
@@ -144,8 +145,9 @@ from utils.techniques.clipping import require_positive
 
 # %% [markdown]
 # Lesson 06 averaged gradients with an all-reduce, which *is* a reduce-scatter and an all-gather.
-# Stage 1 only moves the update between its halves. So how many times its weights must each of four
-# ranks send?
+# Stage 1 only moves the update between its halves. Call it a *pass* when all weights go round the
+# ring once: each rank sends (N - 1)/N of them. How many times the weights does each of four ranks
+# send in a step of stage 1?
 
 # %%
 guess_weights = 3.0  # your prediction
@@ -172,7 +174,7 @@ reveal("Stage 1 sends", guess_weights, on_four[1].sent_weights, "times the weigh
 #
 # After backward each rank holds 4 bytes of gradients per parameter, to hand most of them to others
 # and forget them. But a block's gradients are complete long before backward ends. So send them at
-# once, and free them. This is all that stage 2 adds to stage 1:
+# once, and free them. This is all that stage 2 adds to stage 1, in `__init__` and one new method:
 
 # %%
 from typing import Any
@@ -198,7 +200,9 @@ print(f"stage 2 holds {on_four[2].held_per_parameter:.2f} bytes per parameter,",
 # What is left are weights: whole on every rank, used one block at a time. Stage 3 keeps its shard,
 # gathers a block's weights just before the block computes, and frees them right after, in forward
 # and again in backward. Autograd has saved views of those weights. They stay what they are: freeing
-# shrinks the storage below them to nothing, gathering fills the same storage again:
+# shrinks the storage below them to nothing, gathering fills the same storage again. (`_calls` and
+# `go_on` are for parameters that only some ranks used: layers that backward has left send first.)
+# In code:
 
 # %%
 from utils.techniques.sharded_unit import ShardedUnit
@@ -424,8 +428,10 @@ print_comparison(compare(real, 2), formulas(real, 2, first=2), "Another setting"
 guess_times = 2.0  # your prediction
 
 # %% [markdown]
-# By formula: what a rank holds is taken off, and the rest divided by a sequence's activations. The
-# meter checks each batch:
+# The model is a larger one now: 860,928 parameters in fp32, and 0.59 MB of activations for each
+# sequence. By formula: what a rank holds is taken off, and the rest divided by a sequence's
+# activations: (16 - 16 x 0.861) / 0.59, so 3 for data parallelism. The last column is the same with
+# 64 ranks. The meter checks each batch:
 
 # %%
 from utils.experiments.zero_batch import FIT_HEADERS, batches_that_fit, fit_rows, peaks
@@ -438,7 +444,8 @@ print(f"peak of stage 1 with the sequences of stage 2: {peaks({1: fit[2]})[1] / 
 # %% [markdown]
 # (The formula is careful: gradients come as activations go. At its peak stage 1 needs no more than
 # stage 2; the difference shows when gradients stay, as in accumulation.) Now the clock. What do
-# those sequences buy? Two ranks, each stage with the batch that fits, in turn:
+# those sequences buy? Two ranks, each stage with the batch that fits, in turn. (On busy cores the
+# factors change by half from run to run, so do not rank the stages by them.) Here they are:
 
 # %%
 from utils.experiments.zero_batch import rates_of

@@ -217,7 +217,7 @@ print("pages a step, large layers:", *(f"{name} {measured(pages[name])}" for nam
 # On our machine (Intel Xeon, two cores busy with other work, fp32, 2026-11-25) YaFSDP brought in a
 # third of the pages or so. With large layers it took 0.66 to 0.80 of the time in five runs (where
 # weights are freed, and two layers' gathers are saved as well, 0.56 to 0.82, again in five); with
-# small layers 0.78 to 0.90, once too noisy to tell. That is the mechanism, not the article's
+# small layers 0.78 to 0.94, twice too noisy to tell. That is the mechanism, not the article's
 # percentage: a GPU's allocator works otherwise.
 #
 # ## 5. The hazard

@@ -171,7 +171,9 @@ check("07.2", shard_optimizer)
 # hint("07.2")
 
 # %% [markdown]
-# How much of Adam's state is left on a rank, and what does a step send?
+# How much of Adam's state is left on a rank, and what does a step send? (This is the gather alone.
+# The all-reduce that made the gradients equal comes on top, twice as much. Stage 1 needs the half of
+# that, since it reduce-scatters.)
 
 # %%
 def state_and_traffic(rank, world_size):
@@ -246,8 +248,9 @@ def scatter_gradients(
     ### END SOLUTION
 
 # %% [markdown]
-# Steps of a model with two paths. Before each message the ranks tell each other what they are about
-# to send, so that you read what did not match instead of waiting for ever:
+# Steps of a model with two paths: its parameters are `first`, `left`, `right`, `last` and `shift`,
+# and a frozen one; a batch may pass `left` and `right` in any order, or leave one out. Before each
+# message the ranks tell each other what they are about to send, so that you read what did not match:
 
 # %%
 check("07.3", scatter_gradients)
@@ -295,7 +298,8 @@ def clip_shards(
 
     shards[k]: this rank's S values of the k-th flat gradient, which has sizes[k] values; the rest,
     at its end, is padding. `whole`: gradients that every rank has, equal. All are means over ranks
-    and *sums* over num_micro micro-batches; the mean of these is what is clipped. One message.
+    and *sums* over num_micro micro-batches; the mean of these is what is clipped. One message. A
+    norm of 0 scales nothing.
     """
     ### BEGIN SOLUTION
     square = torch.zeros((), dtype=torch.float64)
@@ -341,7 +345,9 @@ def reshard(
     open_file(r) returns old rank r's list: for unit k, of sizes[k] values, a dict of flat tensors
     ("master", "exp_avg", ...), a shard each, and of single numbers, alike in all files ("step").
     Return the same for the new shard, in memory of its own. Old padding may hold anything, new
-    padding is 0. Open each file that overlaps once, no other; for nothing but padding, any one.
+    padding is 0. Open once each file that overlaps your shard of some unit, and no other: padding
+    needs no file. Only a rank that has nothing but padding, in all units, opens one, any, for the
+    names.
     """
     ### BEGIN SOLUTION
     def overlaps(size: int) -> list[tuple[int, slice, slice]]:

@@ -183,10 +183,9 @@ def _owned(source: nn.Module | torch.optim.Optimizer) -> Iterator[tuple[str, Ten
 
 
 def _storages(tensor: Tensor) -> list[torch.UntypedStorage]:
-    """The storages behind a tensor: none on the meta device, several behind a wrapper."""
+    """Those behind a tensor: none on the meta device, of a wrapper those of its tensor parts."""
     if is_traceable_wrapper_subclass(tensor):
         inner = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
-        # A DTensor names its mesh of ranks among its parts, which is no tensor.
         return [each for part in inner if isinstance(part, Tensor) for each in _storages(part)]
     if tensor.device.type == "meta" or tensor.layout != torch.strided:
         return []

@@ -77,7 +77,7 @@ def _require_form(where: str, case: Case, got: Any) -> None:
         likely = "a number has no shards: take it over from any file"
         step = state.get("step")
         right = torch.is_tensor(step) and step.dim() == 0 and step.item() == STEP
-        require(right or step == STEP, f"{where}: step of unit {unit}", STEP, step, likely)
+        require(right or step == STEP, f"{where}: step of unit {unit} is wrong", STEP, step, likely)
 
 
 def _require_values(where: str, case: Case, unit: int, key: str, rank: int, got: Any) -> None:
@@ -116,10 +116,13 @@ def _require_files(where: str, case: Case, rank: int, opened: list[int]) -> None
     likely = ""
     if not needed:
         likely = "a rank that gets only padding needs one file, for names and numbers"
-    elif len(opened) == case.old:
+    elif len(opened) == case.old > len(needed) + 1:
         likely = "it reads every file: open those that the new shard overlaps"
     elif 0 in opened and 0 not in needed and set(opened) - {0} == set(needed):
-        likely = "names and numbers are in every file: take them from one that is open anyway"
+        likely = "names and numbers are in every file: take them from one that is open anyway, and "
+        likely += "fill a unit that is only padding here with zeros"
+    elif len(opened) == case.old:
+        likely = "it reads every file: open those that the new shard overlaps"
     elif set(opened) > set(needed):
         likely = OFF_BY_ONE + "; a file that only touches it holds nothing of it"
     raise NotYet(f"{where}: right, but it opens other files", needed, sorted(opened), likely)

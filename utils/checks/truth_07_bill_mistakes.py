@@ -149,6 +149,8 @@ def sent_mistakes() -> list[Variant]:
          times(lambda c: 2 * c.num_micro if c.stage == 3 else num_messages(c))),
         ("stage 3 gathers the weights twice in each micro-batch: for forward and for backward",
          times(lambda c: 3 if c.stage == 3 else num_messages(c))),
+        ("stage 3 keeps neither gradients nor weights: two gathers and a reduction each time",
+         times(lambda c: 2 * c.num_micro + 1 if c.stage == 3 else num_messages(c))),
         ("stage 3 gathers no weights after the update: the next forward does",
          times(lambda c: 3 * c.num_micro + 1 if c.stage == 3 else num_messages(c))),
     ]  # fmt: skip

@@ -25,7 +25,8 @@ LEFT_RIGHT, RIGHT_LEFT, LEFT = ("left", "right"), ("right", "left"), ("left",)
 END, SENT, FINISHED = "end of backward", "sent", "finished"
 DIFFER = (
     "each rank sends in the order in which its gradients arrive: messages that do not match would "
-    "wait for each other for ever, so keep one order on all ranks, the last parameter first"
+    "wait for each other for ever, so keep one order on all ranks, the last parameter first, and "
+    "leave none out: zeros where a batch gave no gradient"
 )
 UNUSED = (
     "a parameter that the batch does not use never calls its hook, and the other ranks wait: "

@@ -18,6 +18,7 @@ from torch.distributed import ProcessGroup, get_process_group_ranks
 
 from utils.ranks import gloo_bytes
 from utils.ranks.gloo_bytes import Sent
+from utils.ranks.groups import backend_of, members_of
 
 KINDS = {
     "allreduce_": "all_reduce",
@@ -85,8 +86,8 @@ def call_of(operator: str, names: Sequence[str], values: Sequence[Any]) -> Call:
     kind, arguments = KINDS[operator], _read(operator, named, group)
     has_root = kind in _ROOTED and arguments.root >= 0
     carried = arguments.outputs if kind in ("all_gather", "recv") else arguments.inputs
-    backend = _backend_of(group, carried or _flat([named.get("tensor", ())]))
-    sent, members = Sent(), _members_of(group)
+    backend = backend_of(group, carried or _flat([named.get("tensor", ())]))
+    sent, members = Sent(), members_of(group)
     if backend == "gloo" and group.size() > 1 and all(t.layout == torch.strided for t in carried):
         sent = _GLOO[kind](arguments)
     return Call(
@@ -117,22 +118,6 @@ def _read(operator: str, named: dict[str, Any], group: ProcessGroup) -> _Argumen
     return _Arguments(
         operator, both or outputs, both or inputs, group.rank(), group.size(), root, splits
     )
-
-
-def _members_of(group: ProcessGroup) -> tuple[int, ...]:
-    try:
-        return tuple(get_process_group_ranks(group))
-    except KeyError:  # a group that torch.distributed has not made
-        return ()
-
-
-def _backend_of(group: ProcessGroup, tensors: Sequence[Tensor]) -> str:
-    """The library that will carry these tensors; a group may have several, by device."""
-    device = tensors[0].device if tensors else torch.device("cpu")
-    try:
-        return group._get_backend(device).name()
-    except RuntimeError:  # tensors without values, as in a simulation
-        return ""
 
 
 _BOTH = ("tensors", "tensor")
