@@ -9,12 +9,20 @@ from utils.checks.diagnose import require_function
 from utils.checks.engine import exercise
 from utils.checks.helpers import NotYet, require
 from utils.checks.on_ranks import on_ranks
-from utils.checks.truth_07_shards import CASES, NUM_STEPS, Case, Run, flat, shards_trial, truth_P
+from utils.checks.truth_07_shards import (
+    CASES,
+    NUM_STEPS,
+    Case,
+    Run,
+    allowed_bytes,
+    flat,
+    shards_trial,
+    truth_P,
+)
 from utils.checks.truth_07_shards_mistakes import gradient_mistake, shard_mistake, weight_mistake
 
 WORLD_SIZES = (4, 3)
 LIKELY_STUCK = "every rank calls ring_all_gather once in each step, with shards of equal size"
-SLACK_BYTES = 256  # counters of steps, one for each tensor
 
 
 @exercise(
@@ -129,8 +137,7 @@ def _require_traffic(where: str, case: Case, runs: Sequence[Run]) -> None:
 
 
 def _require_memory(where: str, case: Case, runs: Sequence[Run]) -> None:
-    num_shard = case.shard_values(len(runs))
-    allowed = 4 * 4 * num_shard + SLACK_BYTES  # two moments, the shard, its gradient
+    allowed = allowed_bytes(case, len(runs))
     for rank, run in enumerate(runs):
         if run.kept_bytes > allowed:
             what = (

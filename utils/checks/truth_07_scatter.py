@@ -24,9 +24,8 @@ NUM_INPUTS, BATCH_SIZE = 4, 3
 LEFT_RIGHT, RIGHT_LEFT, LEFT = ("left", "right"), ("right", "left"), ("left",)
 END, SENT, FINISHED = "end of backward", "sent", "finished"
 DIFFER = (
-    "each rank sends in the order in which its gradients arrive: messages that do not match would "
-    "wait for each other for ever, so keep one order on all ranks, the last parameter first, and "
-    "leave none out: zeros where a batch gave no gradient"
+    "each rank sends in the order in which its gradients arrive, or leaves some out: keep one "
+    "order on all ranks, the last parameter first, with zeros where a batch gave no gradient"
 )
 UNUSED = (
     "a parameter that the batch does not use never calls its hook, and the other ranks wait: "

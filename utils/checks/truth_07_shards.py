@@ -8,6 +8,7 @@ values of a shard.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from utils.memory import MemoryMeter
 from utils.ranks.ledger import TrafficLedger
 
 NUM_STEPS, LEARNING_RATE, EPSILON = 3, 0.05, 0.5
+SLACK_BYTES, SETTLE_S = 256, 0.6
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,27 @@ def _run(case: Case, rank: int, world_size: int, answer: Callable) -> Run:
         step = answer(weights, _noting(run), rank, world_size)
         likely = "the function ends without a return" if step is None else "return step, uncalled"
         require(callable(step), "The function must return `step`", got=step, likely=likely)
-        snapshots = _train(case, run, given, weights, step)
-    run.weights = snapshots
-    shown = 4 * case.num_values * (2 + len(snapshots))  # weights, gradients, what was noted
-    noted = sum(each.nbytes for each in (*run.given, *run.gradients) if each is not None)
-    run.kept_bytes = meter.report().end_bytes - shown - noted
+        run.weights = snapshots = _train(case, run, given, weights, step)
+        shown = 4 * case.num_values * (2 + len(snapshots))  # weights, gradients, what was noted
+        noted = sum(each.nbytes for each in (*run.given, *run.gradients) if each is not None)
+        run.kept_bytes = _settled(
+            lambda: meter.report().end_bytes - shown - noted, allowed_bytes(case, world_size)
+        )
     return run
+
+
+def allowed_bytes(case: Case, world_size: int) -> int:
+    """What a rank may keep: two moments, the shard and its gradient, and counters of steps."""
+    return 4 * 4 * case.shard_values(world_size) + SLACK_BYTES
+
+
+def _settled(live_bytes: Callable[[], int], allowed: int) -> int:
+    """Live bytes, asked again while there are too many: a thread of gloo that has been slow to run
+    may hold the tensor of a finished message for a moment."""
+    end_s = time.monotonic() + SETTLE_S
+    while live_bytes() > allowed and time.monotonic() < end_s:
+        time.sleep(0.02)
+    return live_bytes()
 
 
 def _train(
