@@ -118,10 +118,9 @@ import torch
 from torch import Tensor, nn
 
 from utils.ranks.collectives import all_gather
-from utils.techniques.flat import Unit, split_into_units
+from utils.techniques.flat import Unit
 from utils.techniques.flat_shard import FlatShard
 from utils.techniques.lane import Pending
-from utils.techniques.yafsdp import _norm_parameters, _unit, _without
 
 # show: utils.techniques.buffered_shard.Buffer
 
@@ -153,6 +152,9 @@ from utils.techniques.yafsdp import _norm_parameters, _unit, _without
 # one unit, gathered once and reduced once in a step:
 
 # %%
+from utils.techniques.flat import split_into_units
+from utils.techniques.yafsdp import _norm_parameters, _unit, _without
+
 # show: utils.techniques.yafsdp.YaFSDP.make_units
 
 # %% [markdown]
