@@ -236,12 +236,10 @@ def scatter_gradients(
             parameter.grad = None
             scatter(mean_S, flat_P)
             shard_S += mean_S
-
     def finish() -> None:
         on_gradients(*order)
         finished.clear()
         waiting.extend(zip(order, shards[::-1], strict=True))
-
     for parameter in order:
         parameter.register_post_accumulate_grad_hook(on_gradients)
     return finish
@@ -345,9 +343,8 @@ def reshard(
     open_file(r) returns old rank r's list: for unit k, of sizes[k] values, a dict of flat tensors
     ("master", "exp_avg", ...), a shard each, and of single numbers, alike in all files ("step").
     Return the same for the new shard, in memory of its own. Old padding may hold anything, new
-    padding is 0. Open once each file that overlaps your shard of some unit, and no other: padding
-    needs no file. Only a rank that has nothing but padding, in all units, opens one, any, for the
-    names.
+    padding is 0. Open once each file that overlaps your shard of some unit, and no other; a rank
+    with nothing but padding, in all units, opens any one, for the names.
     """
     ### BEGIN SOLUTION
     def overlaps(size: int) -> list[tuple[int, slice, slice]]:
@@ -359,7 +356,6 @@ def reshard(
                 there = slice(first - r * old, last - r * old)
                 found.append((r, there, slice(first - rank * new, last - rank * new)))
         return found
-
     needed = {r for size in sizes for r, _, _ in overlaps(size)} or {0}
     files, units = {r: open_file(r) for r in needed}, []
     for k, size in enumerate(sizes):

@@ -7,8 +7,7 @@ they use.
 import torch
 import torch.distributed as dist
 
-from tests.lab_source import ROOT, solution_functions
-from utils.build.text import read_cells
+from tests.lab_source import make_mutant, solution_functions
 from utils.techniques import ring
 
 LAB = "lab_06_data_parallel"
@@ -20,25 +19,7 @@ ANSWERS = {
     "06.5": "make_bf16_mean",
 }
 right = solution_functions(LAB)
-_TEXTS = {
-    name: next(
-        cell.text for cell in read_cells(ROOT / "sources" / f"{LAB}.py", ROOT)
-        if f"def {name}(" in cell.text and cell.kind == "code"
-    )
-    for name in ANSWERS.values()
-}  # fmt: skip
-
-
-def mutant(key, *changes):
-    """The solution with pieces of its code replaced: old, new, old, new, ..."""
-    name = ANSWERS[key]
-    text = _TEXTS[name]
-    for old, new in zip(changes[::2], changes[1::2], strict=True):
-        assert old in text, f"{name} no longer contains {old!r}"
-        text = text.replace(old, new)
-    namespace = dict(right)
-    exec(compile(text, name, "exec"), namespace)
-    return namespace[name]
+mutant = make_mutant(LAB, ANSWERS)
 
 
 def flattened(all_reduce):

@@ -4,8 +4,7 @@ Functions of this file travel to the ranks by value, so it imports nothing of it
 they use.
 """
 
-from tests.lab_source import ROOT, solution_functions
-from utils.build.text import read_cells
+from tests.lab_source import make_mutant, solution_functions
 
 LAB = "lab_09_yafsdp"
 ANSWERS = {
@@ -16,22 +15,4 @@ ANSWERS = {
     "09.5": "choose_buffers",
 }
 right = solution_functions(LAB)
-_TEXTS = {
-    name: next(
-        cell.text for cell in read_cells(ROOT / "sources" / f"{LAB}.py", ROOT)
-        if f"def {name}(" in cell.text and cell.kind == "code"
-    )
-    for name in ANSWERS.values()
-}  # fmt: skip
-
-
-def mutant(key, *changes):
-    """The solution with pieces of its code replaced: old, new, old, new, ..."""
-    name = ANSWERS[key]
-    text = _TEXTS[name]
-    for old, new in zip(changes[::2], changes[1::2], strict=True):
-        assert old in text, f"{name} no longer contains {old!r}"
-        text = text.replace(old, new)
-    namespace = dict(right)
-    exec(compile(text, name, "exec"), namespace)
-    return namespace[name]
+mutant = make_mutant(LAB, ANSWERS)
