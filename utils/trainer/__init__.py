@@ -1,0 +1,1 @@
+"""The trainer behind `python -m utils.train`: systems, loop, log, checkpoints, start."""
