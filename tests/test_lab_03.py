@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn.utils import get_total_norm
 
-from tests.lab_source import solution_functions, stub_keys
+from tests.lab_checks import LabChecks
+from tests.lab_source import solution_functions
 from tests.wrong_answers_03 import WRONG
 from tests.wrong_builders_03 import twice_by_the_scaler
-from utils.checks.engine import EXERCISES, judge
+from utils.checks.engine import judge
 from utils.checks.lab_03_fused import PassCounter, extra_bytes
 from utils.checks.truth_03 import drift, patient_scales
 from utils.techniques.loss_scaling import DynamicScaler
@@ -25,32 +26,9 @@ ANSWERS = {
 right = solution_functions(LAB)
 
 
-def test_every_exercise_of_the_lab_has_a_judge_and_hints():
-    judge("03.1", None)  # loads the labs
-    ours = {key for key, each in EXERCISES.items() if each.lab == LAB}
-    assert stub_keys(LAB) == sorted(ours) == list(ANSWERS)
-    assert all(len(EXERCISES[key].hints) >= 2 for key in ours)
-
-
-@pytest.mark.parametrize("key", ANSWERS)
-def test_the_solution_passes(key):
-    outcome = judge(key, right[ANSWERS[key]])
-    assert outcome.status == "passed", outcome.message
-
-
-@pytest.mark.parametrize("key", ANSWERS)
-def test_the_stub_is_not_attempted(key):
-    def stub(*_):
-        raise NotImplementedError("your turn")
-
-    assert judge(key, stub).status == "not attempted"
-
-
-@pytest.mark.parametrize("key, answer, words", WRONG, ids=[f"{k} {w}" for k, _, w in WRONG])
-def test_a_wrong_answer_is_rejected_by_name(key, answer, words):
-    outcome = judge(key, answer)
-    assert outcome.status == "not yet", outcome.message
-    assert words in outcome.message
+class TestLab03(LabChecks):
+    lab, answers, right, wrong = LAB, ANSWERS, right, WRONG
+    least_wrong = 3
 
 
 def other_way_to_fuse(parameters, loss_scale, max_norm):
@@ -75,11 +53,6 @@ OTHERS = [("03.1", other_way_to_choose), ("03.3", other_way_to_fuse)]
 def test_another_right_answer_passes(key, answer):
     outcome = judge(key, answer)
     assert outcome.status == "passed", outcome.message
-
-
-def test_every_exercise_has_at_least_three_wrong_answers():
-    for key in ANSWERS:
-        assert len({words for k, _, words in WRONG if k == key}) >= 3
 
 
 def test_unscaling_twice_with_the_scaler_is_told_in_its_own_words():

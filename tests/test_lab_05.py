@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from tests.lab_source import stub_keys
+from tests.lab_checks import LabChecks
 from tests.other_answers_05 import OTHERS
 from tests.wrong_answers_05 import WRONG
 from tests.wrong_builders_05 import LAB, right
@@ -33,37 +33,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_every_exercise_of_the_lab_has_a_judge_and_hints():
-    judge("05.1", None)  # loads the labs
-    ours = {key for key, each in EXERCISES.items() if each.lab == LAB}
-    assert stub_keys(LAB) == sorted(ours) == list(ANSWERS)
-    assert all(len(EXERCISES[key].hints) >= 2 for key in ours)
-
-
-@pytest.mark.parametrize("key", ANSWERS)
-def test_the_solution_passes(key):
-    outcome = judge(key, right[ANSWERS[key]])
-    assert outcome.status == "passed", outcome.message
-
-
-@pytest.mark.parametrize("key", ANSWERS)
-def test_the_stub_is_not_attempted(key):
-    def stub(*_):
-        raise NotImplementedError("your turn")
-
-    assert judge(key, stub).status == "not attempted"
-
-
-@pytest.mark.parametrize("key, answer, words", WRONG, ids=[f"{k} {w}" for k, _, w in WRONG])
-def test_a_wrong_answer_is_rejected_by_name(key, answer, words):
-    outcome = judge(key, answer)
-    assert outcome.status == "not yet", outcome.message
-    assert words in outcome.message
-
-
-def test_every_exercise_has_at_least_eight_wrong_answers():
-    for key in ANSWERS:
-        assert len({words for k, _, words in WRONG if k == key}) >= 8
+class TestLab05(LabChecks):
+    lab, answers, right, wrong = LAB, ANSWERS, right, WRONG
 
 
 @pytest.mark.parametrize("key, answer", OTHERS)
