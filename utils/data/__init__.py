@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 FOLDER = Path(__file__).parent
 STATUS_WORDS = {"R": "read at its source", "R2": "second-hand", "C": "computed", "own": "your own"}
@@ -92,7 +92,8 @@ def _maker(kind: Any) -> Callable[[str], Any]:
     makers = {str: _text, float: _number, int: int, date: date.fromisoformat}
     if kind in makers:
         return makers[kind]
-    return lambda text: _number(text) if text else None  # float | None
+    make = next(makers[each] for each in get_args(kind) if each in makers)  # e.g. float | None
+    return lambda text: make(text) if text else None
 
 
 def _text(text: str) -> str:
