@@ -56,10 +56,9 @@ class TrainingRecipe:
                     f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}."
                 )
         for name in ("batch_size", "micro_batches", "num_ranks"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be a whole number from 1 on, not {getattr(self, name)!r}."
-                )
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}.")
         if self.method not in METHODS_OF[self.library]:
             raise ValueError(
                 f"The library {self.library} has no {self.method} here; it has "
@@ -106,14 +105,16 @@ class TrainingRecipe:
     def command(self, *more: str, num_nodes: int = 1) -> str:
         """The line for a terminal; several ranks start through torchrun, on each node once.
 
-        `more` are further options of `utils.train`. For several nodes the line names the first
-        one's address as $HEAD, as in the lesson. Raises ValueError for unequal nodes.
+        `more` are further options of `utils.train`, quoted as a shell needs them. For several nodes
+        the line names the first one's address as $HEAD, as in the lesson. Raises ValueError for
+        unequal nodes.
         """
         rest = " ".join((*self.flags(), *more))
+        if num_nodes < 1 or self.num_ranks % num_nodes:
+            ranks = f"{self.num_ranks} rank{'s' * (self.num_ranks > 1)}"
+            raise ValueError(f"{ranks} cannot spread evenly over {num_nodes} nodes.")
         if self.method == "single":
             return f"python -m utils.train {rest}".rstrip()
-        if num_nodes < 1 or self.num_ranks % num_nodes:
-            raise ValueError(f"{self.num_ranks} ranks do not spread evenly over {num_nodes} nodes.")
         per_node = self.num_ranks // num_nodes
         where = "--standalone"
         if num_nodes > 1:

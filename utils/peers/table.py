@@ -1,9 +1,8 @@
 """One table for several systems that train the same GPT: losses, weights, bytes, traffic, seconds.
 
 How it works: `compare` trains each system on the same ranks, seed and batches (`harness`), holds it
-against one process without any system, and keeps the worst of all ranks. Bytes are divided by the
-model's parameters, traffic by the bytes of its weights, so that models of all sizes read alike. A
-text in place of a system says why it did not run here; it gets its line all the same, filled from
+against one process without any system, and keeps the worst of all ranks (`comparison_row`). A text
+in place of a system says why it did not run here; it gets its line all the same, filled from
 `recorded` rows (`recorded_rows`) if there are any.
 
 Gaps are shown as the limit that they stay below, since their last digits depend on the processor.
@@ -15,43 +14,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from utils.checks.helpers import one_line
 from utils.measured import measured, table
 from utils.peers import MakeSystem, TrainingJob, harness
-from utils.peers.harness import OWNED, SystemBytes, SystemRun, largest_gap
-from utils.peers.recorded_runs import PeerRow, RecordedPeer
-from utils.ranks import run_ranks
+from utils.peers.comparison_row import ComparisonRow, row_of
+from utils.peers.comparison_row import recorded_rows as recorded_rows
+from utils.peers.harness import OWNED, SystemBytes, SystemRun
+from utils.ranks import RankError, run_ranks
 
 GAP_LIMITS = (1e-5, 1e-3, 3e-2)  # fp32 stays below the first, bf16 weights below the last
 Formula = tuple[float, float]  # bytes held per parameter, weights sent per step
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One system; of several ranks the largest figure.
-
-    `problem` is why it did not run here; then `recorded` says where and when its figures, if it
-    has any, were recorded.
-    """
-
-    name: str
-    loss_gap: float = math.nan  # nats, largest of all steps
-    parameter_gap: float = math.nan  # after the last step
-    held: Mapping[str, float] = field(default_factory=dict)  # bytes per parameter, by category
-    peak_per_parameter: float = math.nan  # bytes, activations included
-    num_allocations: int = 0  # in one step
-    sent_weights: float = math.nan  # bytes sent in a step / bytes of the weights
-    textbook_weights: float = math.nan  # the same with a reduce-scatter that sends half as much
-    calls: Mapping[str, int] = field(default_factory=dict)
-    step_s: float = math.nan
-    problem: str = ""
-    recorded: str = ""
-
-    @property
-    def held_per_parameter(self) -> float:
-        """Weights, gradients and optimizer state together."""
-        return sum(self.held.values())
 
 
 def compare(
@@ -59,10 +33,14 @@ def compare(
     world_size: int,
     job: TrainingJob | None = None,
     recorded: Mapping[str, ComparisonRow] | None = None,
+    keep_going: bool = False,
+    backend: str | None = None,
 ) -> list[ComparisonRow]:
     """Run each system on `world_size` ranks, in the order given.
 
     A text in place of a system is the reason not to run it; then its row of `recorded` is taken.
+    With `keep_going` a system that fails loses its own row only, which then says what happened.
+    `backend` is that of `run_ranks`.
     """
     job, recorded = job or TrainingJob(), recorded or {}
     oracle = harness.one_process(job, world_size * job.num_micro_batches)
@@ -71,7 +49,16 @@ def compare(
         if isinstance(system, str):
             rows.append(replace(recorded.get(name, ComparisonRow(name)), problem=system))
             continue
-        pairs = run_ranks(train_and_measure, world_size, system, job, quiet=True)
+        try:
+            pairs = run_ranks(
+                train_and_measure, world_size, system, job, quiet=True, backend=backend
+            )
+        except RankError as error:
+            if not keep_going:
+                raise
+            story = one_line(str(error).partition("\n")[0])
+            rows.append(ComparisonRow(name, problem=f"It failed here: {story}"))
+            continue
         runs, sizes = zip(*pairs, strict=True)
         rows.append(row_of(name, runs, sizes, oracle, 2 if job.low_precision else 4))
     return rows
@@ -83,42 +70,6 @@ def train_and_measure(
     """Both in one process, which halves the imports; the second system is a new one."""
     run = harness.train_system(rank, world_size, make_system, job)
     return run, harness.measure_system(rank, world_size, make_system, job)
-
-
-def row_of(
-    name: str,
-    runs: Sequence[SystemRun],
-    sizes: Sequence[SystemBytes],
-    oracle: SystemRun,
-    weight_bytes: int,
-) -> ComparisonRow:
-    """The row of what all ranks of one system saw; `weight_bytes` is that of one weight."""
-    gaps = [largest_gap(run, oracle) for run in runs]
-    num_parameters = sum(each.numel() for each in oracle.parameters)
-    fullest = max(sizes, key=lambda size: size.held_bytes)
-    return ComparisonRow(
-        name,
-        loss_gap=max(loss for loss, _ in gaps),
-        parameter_gap=max(parameter for _, parameter in gaps),
-        held={each: fullest.held.get(each, 0) / num_parameters for each in OWNED},
-        peak_per_parameter=max(size.peak_bytes for size in sizes) / num_parameters,
-        num_allocations=max(size.num_allocations for size in sizes),
-        sent_weights=max(run.sent_bytes for run in runs) / (weight_bytes * num_parameters),
-        textbook_weights=max(run.textbook_bytes for run in runs) / (weight_bytes * num_parameters),
-        calls=dict(runs[0].calls),
-        step_s=max(run.median_step_s for run in runs),
-    )
-
-
-def recorded_rows(
-    run: RecordedPeer, world_size: int, low_precision: bool = False
-) -> dict[str, ComparisonRow]:
-    """The rows of a recorded library with so many ranks, by name, such as "DeepSpeed stage 1"."""
-    return {
-        f"{run.library} {row.setting}": _recorded_row(f"{run.library} {row.setting}", row, run)
-        for row in run.rows
-        if (row.world_size, row.low_precision) == (world_size, low_precision)
-    }
 
 
 def print_comparison(
@@ -181,18 +132,3 @@ def _problems(rows: Sequence[ComparisonRow]) -> dict[tuple[str, str], list[str]]
         if row.problem:
             problems.setdefault((row.problem, row.recorded), []).append(row.name)
     return problems
-
-
-def _recorded_row(name: str, row: PeerRow, run: RecordedPeer) -> ComparisonRow:
-    weights_bytes = row.num_parameters * (2 if row.low_precision else 4)
-    return ComparisonRow(
-        name,
-        loss_gap=row.loss_gap,
-        held={each: row.held.get(each, 0) / row.num_parameters for each in OWNED},
-        peak_per_parameter=row.peak_bytes / row.num_parameters,
-        sent_weights=row.sent_bytes / weights_bytes,
-        textbook_weights=row.textbook_bytes / weights_bytes,
-        calls=row.calls,
-        step_s=row.step_s,
-        recorded=run.label,
-    )
