@@ -168,7 +168,7 @@ def test_the_largest_batch_can_be_left_out(monkeypatch):
 
 
 def test_make_record_runs_it():
-    assert EXPERIMENTS["checkpointing"] is checkpointing_sweep
+    assert EXPERIMENTS["checkpointing"].load() is checkpointing_sweep
 
 
 @pytest.mark.gpu

@@ -137,6 +137,7 @@ def _row(setting: Setting, runner: PlanRunner, name: str, step: Step | None) -> 
         "plan": name,
         "batch_size": setting.batch_size,
         "num_tokens": setting.config.context_length,
+        "held_bytes": runner.held_bytes,  # weights and gradients, part of every peak
         "peak_bytes": peak,
         "seconds": None,
         "flops": survive(partial(runner.flops, step)) if peak else None,

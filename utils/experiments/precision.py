@@ -76,7 +76,7 @@ def step_sweep(device: str, repeats: int = 5) -> list[dict]:
     """One row per precision of a GPT step (forward and backward, autocast for 16 bits)."""
     config, batch_size = CPU_STEP if device == "cpu" else GPU_STEP
     model = build_gpt(config).to(device)
-    tokens_BT = torch.zeros(batch_size, config.context_length, dtype=torch.long, device=device)
+    tokens_BT = torch.randint(config.vocab_size, (batch_size, config.context_length), device=device)
     names = [name for name in precisions(device) if name != "fp8"]
     steps = {name: _step(name, model, tokens_BT, device) for name in names}
     timed = compare(steps, repeats)
