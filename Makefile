@@ -22,8 +22,8 @@ OFFLINE = The installation did not finish (see the message above). Check the net
 	free disk space, then run the same command again: it goes on from here.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check-env lab test unit nbval browser-venv lint build my-labs bench record lock \
-	clean-venv FORCE
+.PHONY: help venv check-env lab test unit nbval browser-venv lint build my-labs grade bench record \
+	lock clean-venv FORCE
 
 help: ## list the commands
 	@echo 'make <command>:'
@@ -84,6 +84,9 @@ build: $(READY) ## notebooks/, labs/ and solutions/ from sources/
 
 my-labs: $(READY) ## a private copy of the labs to work in
 	$(VENV_PYTHON) -m utils.my_labs $(ARGS)
+
+grade: $(READY) ## check all submitted labs: ARGS="FOLDER", or ARGS="--rehearse"
+	$(VENV_PYTHON) -m utils.grade $(ARGS)
 
 bench: $(READY) ## how much the instruments themselves cost
 	$(VENV_PYTHON) -m utils.bench $(ARGS)
