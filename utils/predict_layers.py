@@ -19,6 +19,11 @@ from utils.techniques.chain import LayerCost
 
 VALUE_BYTES = 4  # fp32
 NORM = "+hidden +stats ~stats "
+LOSS_FORWARD = NORM + "+logits ~hidden +logits +scalar +scalar ~scalar ~logits -logits"
+LOSS_BACKWARD = (
+    "+scalar +logits -scalar -scalar +logits -logits -logits +table +hidden -logits -hidden "
+    "-table +hidden +norm -hidden -stats -norm"
+)
 
 
 def block_cost(
@@ -33,17 +38,22 @@ def block_cost(
     `runs_again`: in backward a kept input goes one moment earlier. `stops_early`: the forward run
     with a graph ends when all that backward needs is there, before the last product.
     """
-    is_spread = batch_size > 1 and config.num_heads > 1
-    needed = NORM + _attention(config, is_spread) + NORM + "+wide +wide "
-    last_product = "~wide +hidden ~wide ~hidden +hidden -hidden ~hidden"
-    backward = _feed_forward_backward(runs_again)
-    backward += _attention_backward(config, is_spread, runs_again)
-    sizes = _sizes(config, batch_size, num_tokens)
+    needed, last_product, backward = block_words(config, batch_size, runs_again)
+    sizes = tensor_bytes(config, batch_size, num_tokens)
     flops = block_flops(config, batch_size, num_tokens)
     cost = _cost(sizes, needed + last_product, backward, "hidden", flops)
     if stops_early:
         return replace(cost, graph_peak_bytes=_walk(needed.replace("~", "0"), sizes)[0])
     return cost
+
+
+def block_words(config: GPTConfig, batch_size: int, runs_again: bool) -> tuple[str, str, str]:
+    """Forward until all is there that backward needs, the rest of forward, backward."""
+    is_spread = batch_size > 1 and config.num_heads > 1
+    needed = NORM + _attention(config, is_spread) + NORM + "+wide +wide "
+    last_product = "~wide +hidden ~wide ~hidden +hidden -hidden ~hidden"
+    backward = _feed_forward_backward(runs_again)
+    return needed, last_product, backward + _attention_backward(config, is_spread, runs_again)
 
 
 def embed_cost(
@@ -57,18 +67,14 @@ def embed_cost(
     forward, waits = "+hidden +hidden -hidden", "+table " * table_waits
     added = "+table -table -table " if table_waits else ""
     backward = f"{waits}+hidden +sequence +table -hidden {added}-table +positions -sequence"
-    return _cost(_sizes(config, batch_size, num_tokens), forward, backward, "hidden", 0)
+    return _cost(tensor_bytes(config, batch_size, num_tokens), forward, backward, "hidden", 0)
 
 
 def loss_cost(config: GPTConfig, batch_size: int, num_tokens: int) -> LayerCost:
     """x_BTD to the loss, through the last norm and the output layer."""
-    forward = NORM + "+logits ~hidden +logits +scalar +scalar ~scalar ~logits -logits"
-    backward = (
-        "+scalar +logits -scalar -scalar +logits -logits -logits +table +hidden -logits -hidden "
-        "-table +hidden +norm -hidden -stats -norm"
-    )
     flops = 2 * batch_size * num_tokens * config.vocab_size * config.model_dim
-    return _cost(_sizes(config, batch_size, num_tokens), forward, backward, "scalar", flops)
+    sizes = tensor_bytes(config, batch_size, num_tokens)
+    return _cost(sizes, LOSS_FORWARD, LOSS_BACKWARD, "scalar", flops)
 
 
 def block_flops(config: GPTConfig, batch_size: int, num_tokens: int) -> int:
@@ -79,7 +85,12 @@ def block_flops(config: GPTConfig, batch_size: int, num_tokens: int) -> int:
 
 
 def _attention(config: GPTConfig, is_spread: bool) -> str:
-    """Forward after the norm: one product for q, k, v; the core; the output layer; the residual.
+    """Forward after the norm: one product for q, k, v; the core; the output layer; the residual."""
+    return f"+qkv {attention_core(config, is_spread)}~hidden +hidden -hidden "
+
+
+def attention_core(config: GPTConfig, is_spread: bool) -> str:
+    """From q, k, v to the weighted sum of values.
 
     `is_spread`: heads of several sequences do not lie one after the other, so a batched product
     copies them first.
@@ -96,7 +107,7 @@ def _attention(config: GPTConfig, is_spread: bool) -> str:
         # Several heads have to be brought together, which copies; one head lies right already.
         core += "+hidden +hidden ~hidden -hidden " if config.num_heads > 1 else "+hidden ~hidden "
         core += "-qkv ~hidden ~hidden " if is_shared else "-qkv "
-    return f"+qkv {core}~hidden +hidden -hidden "
+    return core
 
 
 def _feed_forward_backward(runs_again: bool) -> str:
@@ -109,9 +120,17 @@ def _feed_forward_backward(runs_again: bool) -> str:
 
 def _attention_backward(config: GPTConfig, is_spread: bool, runs_again: bool) -> str:
     """From there to the gradient of the block's input."""
-    is_fused, is_shared = config.attention == "fused", config.kv_heads < config.num_heads
-    kept = "" if is_fused else "-hidden"  # the fused kernel needs its result once more
+    kept = "" if config.attention == "fused" else "-hidden"  # fused needs its result once more
     output = "+hidden +output " + _release(kept, "width_bias", "", runs_again) + "-output "
+    joined = attention_core_backward(config, is_spread)
+    product = "+hidden +project " + _release("-hidden", "qkv_bias", "-qkv", runs_again)
+    norm = "+hidden +norm -hidden -stats +hidden -hidden -hidden -norm "
+    return output + joined + product + "-project " + norm
+
+
+def attention_core_backward(config: GPTConfig, is_spread: bool) -> str:
+    """From the gradient of the weighted sum to that of q, k, v."""
+    is_fused, is_shared = config.attention == "fused", config.kv_heads < config.num_heads
     if is_fused:
         core = "+hidden +hidden +hidden -hidden -hidden -qkv -sums "
         core += "-hidden -hidden " if is_shared else ""
@@ -121,10 +140,7 @@ def _attention_backward(config: GPTConfig, is_spread: bool, runs_again: bool) ->
         core += "+hidden +hidden -scores -hidden -hidden +hidden -hidden "
     sums = "+shared -hidden +shared -hidden " if is_shared else ""
     num_copies = 0 if is_fused or config.num_heads == 1 else 2 - is_shared
-    joined = sums + "+hidden -hidden " * num_copies + "+qkv -hidden -shared -shared "
-    product = "+hidden +project " + _release("-hidden", "qkv_bias", "-qkv", runs_again)
-    norm = "+hidden +norm -hidden -stats +hidden -hidden -hidden -norm "
-    return output + core + joined + product + "-project " + norm
+    return core + sums + "+hidden -hidden " * num_copies + "+qkv -hidden -shared -shared "
 
 
 def _release(kept: str, bias: str, gradient: str, runs_again: bool) -> str:
@@ -137,7 +153,7 @@ def _release(kept: str, bias: str, gradient: str, runs_again: bool) -> str:
     return f"{first} {then} {gradient} -{bias} "
 
 
-def _sizes(config: GPTConfig, batch_size: int, num_tokens: int) -> dict[str, int]:
+def tensor_bytes(config: GPTConfig, batch_size: int, num_tokens: int) -> dict[str, int]:
     """Bytes of everything that comes and goes."""
     width, wide, tokens = config.model_dim, config.feed_forward_dim, batch_size * num_tokens
     qkv = width + 2 * config.kv_dim

@@ -9,7 +9,8 @@ both attentions, with and without checkpointing, one and two micro-batches): wha
 systems hold is exact, their peak is within 2 %, most of them to the byte. DeepSpeed keeps a second
 fp32 copy of its part in fp32, and updates one flat tensor: both are counted here. Its peak is
 within 2 %, but for one case: ZeRO-2 in fp32 with checkpointing and micro-batches, up to 9 % too
-low; and what it holds differs by its buckets, up to a quarter of the gradients in ZeRO-1.
+low. What it holds after backward differs: by its buckets, and in ZeRO-1 it has given away by then
+the gradients that other ranks update.
 
 Counted at the peak is the batch that a rank works on, not what a loader keeps. "buckets made anew"
 is torch's DDP in its second step, once. With `backend="nccl"` the prediction is for GPUs: messages

@@ -1,0 +1,135 @@
+"""The planner's explorer: model, chip, GPUs, price and tokens -> recipes with dollars and bytes.
+
+How it works: `draw_plan` plans in the chip's low precision (fp32 costs several times as much) and
+draws the first seven recipes: methods, with and without checkpointing. On the left stand dollars
+and days of those that work, the cheapest on top, and what is wrong with the others; on the right
+the bytes of one GPU by category, with the chip's usable memory as a line.
+
+Left out: everything that the planner leaves out; its advice, which plans a dozen times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.config import PRESETS
+from utils.explorer import Explorer
+from utils.hardware import load_chips
+from utils.planner import Plan, PlannedRecipe, PlanRequest, plan
+from utils.planning.options import GB, number, usable_bytes
+from utils.planning.request import OTHER_SOFTWARE
+from utils.plots import OKABE_ITO
+from utils.sharded_bytes import ShardedBytes
+from utils.simulate.llama import load_llama_shapes
+
+GPUS = tuple(2**power for power in range(11))
+BILLIONS = (1, 2.5, 10, 40, 160, 300, 1000, 2000, 15_000)
+PRICES = ("on-demand", "spot", "marketplace", "bought")
+DOLLARS = OKABE_ITO[0]
+MOST_SHOWN = 7
+CUT_AT = 2.5  # bars of bytes end at so many times the chip's memory
+
+
+def draw_plan(
+    figure: Figure, model: str, chip: str, num_gpus: int, price: str, billion_tokens: float
+) -> str:
+    """Ranked recipes with dollars and days, and the bytes of one GPU beside its memory."""
+    request = PlanRequest(
+        model, billion_tokens * 1e9, chip, num_gpus, price, only_low_precision=True
+    )
+    found = plan(request)
+    draw_found(figure, found)
+    return _reading(found)
+
+
+def draw_found(figure: Figure, found: Plan) -> None:
+    """The two panels of a plan: also the static figure of a lesson."""
+    shown = [*found.feasible, *found.refused][:MOST_SHOWN]
+    dollars, sizes = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
+    names = [each.recipe.name for each in shown]
+    _draw_dollars(dollars, names, shown)
+    _draw_bytes(sizes, names, shown, usable_bytes(found.request), found.request.chip)
+    figure.legend(*sizes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+
+def _draw_dollars(axes: Axes, names: list[str], shown: Sequence[PlannedRecipe]) -> None:
+    usd = [0.0 if each.problem else each.usd for each in shown]
+    axes.barh(names, usd, color=DOLLARS)
+    top = max(usd) or 1.0
+    for place, each in enumerate(shown):
+        if each.problem:
+            over = each.problem.split(" GB over")[0] + " GB too many"
+            text = f" out: {over if each.is_too_large else each.problem}"
+            _text(axes, 0, place, text, color="#444444")
+        else:
+            text = f" ${each.usd:,.0f}, {number(each.days)} days"
+            _text(axes, each.usd, place, text)
+    axes.set(title="Dollars and days", xlim=(0, 1.7 * top))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.locator_params(axis="x", nbins=4)
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+
+
+def _draw_bytes(
+    axes: Axes, names: list[str], shown: Sequence[PlannedRecipe], room: float, chip: str
+) -> None:
+    lefts = [0.0] * len(shown)
+    for colour, category in enumerate(ShardedBytes().by_category()):
+        gb = [each.peak.by_category()[category] / GB for each in shown]
+        axes.barh(names, gb, left=lefts, label=category, color=OKABE_ITO[colour])
+        lefts = [left + size for left, size in zip(lefts, gb, strict=True)]
+    end = CUT_AT * room / GB
+    for place, total in enumerate(lefts):
+        at = min(total, end)
+        more = f" {total:,.0f}" if total <= end else f"{total:,.0f} "
+        side = "left" if total <= end else "right"
+        _text(axes, at, place, more, ha=side)
+    axes.axvline(
+        room / GB, color="black", linestyle="--", marker="", label=f"usable of one {chip}"
+    )
+    axes.set(title="GB on one GPU, at the peak", xlim=(0, min(end, 1.25 * max(*lefts, room / GB))))
+    axes.grid(False, axis="y")
+
+
+def _text(axes: Axes, x: float, place: int, words: str, **options: str) -> None:
+    """A label at a bar; laying out the figure need not wait for it."""
+    axes.text(x, place, words, va="center", fontsize=8, **options).set_in_layout(False)
+
+
+def _reading(found: Plan) -> str:
+    request = found.request
+    where = f"On {request.num_gpus:,} x {request.chip} at ${found.hour.usd:.2f} an hour"
+    counts = f"{len(found.refused)} of {len(found.feasible) + len(found.refused)} recipes are out"
+    near = f", the nearest by {found.refused[0].problem}" if found.refused else ""
+    return f"{where}: {found.verdict[:-1]}; {counts}{near}."
+
+
+def planner_explorer(model: str = "gpt2-1.5b", chip: str = "H100 SXM") -> Explorer:
+    """Plan by moving: what to use for a model, its tokens, GPUs and a price."""
+    models = [*PRESETS, *(shape.model for shape in load_llama_shapes())]
+    chips = [
+        each.name
+        for each in load_chips()
+        if each.use == "trains" and each.memory_gb and each.bandwidth_tb_s
+        and not each.name.startswith(OTHER_SOFTWARE)
+    ]
+    return Explorer(
+        "What to use for my model, my GPUs, my budget",
+        draw_plan,
+        figsize=(9.0, 3.6),
+        model=widgets.Dropdown(options=models, value=model, description="model"),
+        chip=widgets.Dropdown(options=chips, value=chip, description="chip"),
+        num_gpus=widgets.SelectionSlider(
+            options=[(f"{count:,}", count) for count in GPUS], value=8, description="GPUs"
+        ),
+        price=widgets.Dropdown(options=PRICES, description="price"),
+        billion_tokens=widgets.SelectionSlider(
+            options=[(f"{count:,g}", count) for count in BILLIONS], value=40,
+            description="billion tokens",
+        ),
+    )  # fmt: skip

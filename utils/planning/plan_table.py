@@ -1,0 +1,108 @@
+"""A plan as plain text: the ranked recipes, the refused ones, and the command that trains.
+
+How it works: rows of texts with the widths of their longest cell. The command has the recipe's own
+flags (`TrainingRecipe.command`) and the model's; the trainer of the course reads bytes, so that the
+model's vocabulary becomes 256, and a line below says so.
+
+Left out: pictures (utils.planner_explorer).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+
+from utils.planning.hour_price import HourPrice
+from utils.planning.options import GB, PlannedRecipe, number
+from utils.planning.request import PlanRequest
+from utils.trainer.arguments import config_flags
+from utils.trainer.settings import VOCABULARY
+
+HEADERS = ("recipe", "batch", "GB a GPU", "step, s", "days", "dollars", "kWh", "tokens/s", "MFU")
+SHOWN_REFUSED = 8
+
+
+def plan_rows(planned: Sequence[PlannedRecipe]) -> list[list[str]]:
+    """One row of texts for each recipe, by HEADERS."""
+    return [
+        [
+            each.recipe.name, f"{each.recipe.batch_size} x {each.recipe.micro_batches}",
+            f"{each.peak.total / GB:.1f}", number(each.step.total_s), number(each.days),
+            f"{each.usd:,.0f}", f"{each.kwh:,.0f}", f"{each.tokens_per_s:,.0f}",
+            f"{each.mfu:.0%}",
+        ]
+        for each in planned
+    ]  # fmt: skip
+
+
+def part_rows(planned: PlannedRecipe) -> list[list[str]]:
+    """A recipe's seconds of a step by part, and its bytes by category."""
+    total_s = planned.step.total_s
+    times = [
+        [name, f"{seconds:.3g} s", f"{seconds / total_s:.0%}"]
+        for name, seconds in planned.step_s.items()
+        if seconds
+    ]
+    sizes = [
+        [name, f"{size / GB:.2f} GB", f"{size / planned.peak.total:.0%}"]
+        for name, size in planned.peak.by_category().items()
+        if size
+    ]
+    return times + sizes
+
+
+def plan_lines(
+    request: PlanRequest, hour: HourPrice, feasible: Sequence[PlannedRecipe],
+    refused: Sequence[PlannedRecipe],
+) -> list[str]:  # fmt: skip
+    """The whole plan."""
+    length = request.config.context_length
+    lines = [
+        f"{request.model_name}, {request.tokens / 1e9:,.4g} billion tokens, "
+        f"{request.step_sequences:,} sequences of {length:,} a step, "
+        f"{request.num_gpus:,} x {request.chip} at ${hour.usd:.2f} an hour ({hour.words})",
+        "",
+    ]
+    if feasible:
+        lines += columns([list(HEADERS), *plan_rows(feasible)])
+        lines += ["", f"A step of {feasible[0].recipe.name}, and its bytes on one GPU:"]
+        lines += columns(part_rows(feasible[0]))
+    if refused:
+        lines += ["", f"Out ({len(refused)}):"]
+        lines += columns([[each.recipe.name, each.problem] for each in refused[:SHOWN_REFUSED]])
+        if len(refused) > SHOWN_REFUSED:
+            lines.append(f"and {len(refused) - SHOWN_REFUSED} more.")
+    if feasible:
+        lines += ["", "The command, on each machine, with $HEAD the first one's address:"]
+        lines.append(plan_command(request, hour, feasible[0]))
+        if request.config.vocab_size != VOCABULARY:
+            lines.append(
+                f"(The course's trainer reads bytes: {VOCABULARY} tokens, where the plan has "
+                f"{request.config.vocab_size:,}.)"
+            )
+    return lines
+
+
+def plan_command(request: PlanRequest, hour: HourPrice, planned: PlannedRecipe) -> str:
+    """The line for a terminal that trains by this recipe; `--text` and `--folder` are yours."""
+    config = replace(request.config, vocab_size=VOCABULARY)
+    words = (
+        *config_flags(config), "--steps", str(planned.num_steps), "--chip",
+        shlex.quote(request.chip), "--usd-per-gpu-hour", f"{hour.usd:.4g}", "--text", "TEXT",
+        "--folder", "RUN",
+    )  # fmt: skip
+    return planned.recipe.command(*words, num_nodes=request.cluster.num_nodes)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines, the first column to the left, the others to the right."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, *rest = (
+            f"{cell:<{width}}" if place == 0 or len(rows[0]) == 2 else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join((first, *rest)).rstrip())
+    return lines
