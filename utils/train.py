@@ -136,3 +136,9 @@ def sample_text(
         tokens_BT = torch.cat([tokens_BT, next_B1], dim=1)
     model.train()
     return bytes(tokens_BT[0].tolist()).decode("utf-8", errors="replace")
+
+
+if __name__ == "__main__":
+    from utils.trainer.command import run_and_exit  # it imports this module too
+
+    run_and_exit()

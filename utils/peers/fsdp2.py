@@ -14,6 +14,7 @@ Left out: offloading to the CPU, sharding along another dimension, torch.compile
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -156,9 +157,13 @@ def make_mesh(device_type: str, world_size: int, options: Fsdp2Options) -> Devic
 
 
 def group_device(rank: int, group: dist.ProcessGroup | None = None) -> torch.device:
-    """Where the ranks of a group keep their tensors: a GPU each if they talk by NCCL."""
+    """Where the ranks of a group keep their tensors: a GPU each if they talk by NCCL.
+
+    On several machines LOCAL_RANK, which every launcher sets, says which one.
+    """
     if "nccl" in dist.get_backend_config(group):
-        return torch.device("cuda", rank % torch.cuda.device_count())
+        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     return torch.device("cpu")
 
 

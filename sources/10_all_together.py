@@ -1,0 +1,433 @@
+# %% [markdown]
+# # All together: a decision and a command
+#
+# Nine lessons, and many ways to pay less. Which of them are for *you*: your model, your GPUs, your
+# budget? Here one GPT climbs a ladder, one change a rung, and every rung is measured. A planner then
+# ranks whole recipes for machines that you do not have, and is held against published runs. The
+# recipe that it names becomes a command: the same on this laptop, on two machines, in a Slurm job.
+# About 90 minutes; two cores are enough, no GPU needed.
+#
+# 1. [The bill of deciding](#1.-The-bill-of-deciding)
+# 2. [Naive: one technique at a time](#2.-Naive:-one-technique-at-a-time)
+# 3. [The ladder](#3.-The-ladder)
+# 4. [Predicted, then measured](#4.-Predicted,-then-measured)
+# 5. [The same numbers, whoever computes](#5.-The-same-numbers,-whoever-computes)
+# 6. [Better: a planner](#6.-Better:-a-planner)
+# 7. [Is the planner right?](#7.-Is-the-planner-right?)
+# 8. [Outgrow the laptop](#8.-Outgrow-the-laptop)
+# 9. [When it does not pay](#9.-When-it-does-not-pay)
+
+# %% [markdown]
+# The usual first cell:
+
+# %%
+import sys
+from pathlib import Path
+
+folders = [Path.cwd(), *Path.cwd().parents]
+sys.path.insert(0, str(next(folder for folder in folders if (folder / "utils").is_dir())))
+
+# %% [markdown]
+# ## 1. The bill of deciding
+#
+# A *recipe* says how to train: precision, attention, checkpointing, one of seven methods, by whose
+# code, the sequences that a rank sends through at a time, and how many such micro-batches make a
+# step. Take 8 GPUs and 512 sequences a step. How many different recipes are there?
+
+# %%
+guess_recipes = 50  # your prediction
+
+# %% [markdown]
+# `TrainingRecipe` refuses what cannot be, so we try everything and count what it lets pass:
+
+# %%
+from itertools import product
+
+from utils.predictions import reveal
+from utils.recipe import ATTENTIONS, CHECKPOINTINGS, LIBRARIES, METHODS, PRECISIONS, TrainingRecipe
+
+def recipe_or_none(*choices):
+    try:
+        return TrainingRecipe(*choices)
+    except ValueError:
+        return None
+
+sizes = [(size, 64 // size, 8) for size in (1, 2, 4, 8, 16, 32, 64)]
+choices = product(PRECISIONS, ATTENTIONS, CHECKPOINTINGS, METHODS, LIBRARIES, sizes)
+possible = list(filter(None, (recipe_or_none(*how, *size) for *how, size in choices)))
+reveal("Recipes", guess_recipes, len(possible))
+
+# %% [markdown]
+# Each of them trains the same model on the same tokens. Trying all would cost more than the best
+# one saves. A GPU-hour spent on the wrong recipe costs as much as one spent on the right one, so a
+# decision is worth what it saves on the whole run. Here is one recipe, in words and as a command:
+
+# %%
+recipe = TrainingRecipe("bf16", checkpointing="blocks", method="fsdp", num_ranks=8, micro_batches=8)
+print(recipe.name)
+print(recipe.command("--steps 1000 --folder runs/first"))
+
+# %% [markdown]
+# ## 2. Naive: one technique at a time
+#
+# The usual way to decide is to take the advertised factors and multiply. For the byte side of the
+# course's GPT, let us do that with what lessons 02, 04 and 08 promise: bf16 halves, checkpointing
+# leaves a fifth, two shards halve again. What would be left of the peak?
+
+# %%
+promised = 0.5 * 0.2 * 0.5
+print(f"{promised:.0%} of the peak would be left")
+
+# %% [markdown]
+# Keep that figure. Factors multiply only when they are about the same bytes, and these are not: one
+# is about activations, the other about what is held for each parameter.
+#
+# ## 3. The ladder
+#
+# Eight rungs; each one changes exactly one thing of the rung below it:
+
+# %%
+from utils.experiments.ladder import CONFIG, RUNGS, climb
+from utils.measured import measured, measured_where, table
+
+table(["rung", "recipe"], [(rung.name, rung.recipe.name) for rung in RUNGS], "The ladder")
+
+# %% [markdown]
+# All rungs see the same text in the same order, and all of them are trained in turn, so that a busy
+# moment of this machine hits each of them. A core is a device here and has a price; yours may differ
+# (a virtual core at a cloud costs a few cents an hour). What will the top rung's peak be, in percent
+# of the first one's?
+
+# %%
+usd_per_core_hour = 0.05  # put in what you pay
+guess_percent = 100 * promised  # or your own prediction
+
+# %% [markdown]
+# The climb takes about fifteen seconds:
+
+# %%
+from utils.ladder_report import print_ladder, print_verdict, step_sentences
+from utils.timing import use_one_thread
+
+use_one_thread()
+results = climb(budget_s=12)
+print_ladder(results, usd_per_core_hour)
+print("Measured on", measured_where("fp32 and bf16"))
+
+# %%
+reveal("Peak of the top rung, in percent of the first one's", guess_percent,
+       100 * results[-1].peak_bytes / results[0].peak_bytes)
+
+# %% [markdown]
+# Quality stands next to cost, in the last column. bf16 hardly moves the loss, and what only moves or
+# recomputes bytes does not move it at all. The bigger batches do: for the same tokens they make
+# fewer updates, here at the same learning rate. Whoever compares tokens per second alone does not
+# see that.
+#
+# What did each rung change, and what did it take in return?
+
+# %%
+for sentence in step_sentences(results):
+    print(sentence)
+
+# %% [markdown]
+# The same in one figure:
+
+# %%
+from utils.ladder_plots import draw_ladder
+from utils.plots import new_figure, show
+
+figure = new_figure(10, 4.2)
+reading = draw_ladder(figure, results, usd_per_core_hour)
+show(figure, "The ladder", reading)
+
+# %% [markdown]
+# And the ladders of other machines, as `make record` has kept them:
+
+# %%
+from utils.ladder_report import RECORDED_HEADERS, recorded_rows
+from utils.recorded import load_recorded, show_recorded
+
+runs = load_recorded("ladder")
+prices = {"cpu": usd_per_core_hour, "cuda": 3.99}  # an H100 at Lambda on 2026-09-20
+show_recorded("Recorded ladders", RECORDED_HEADERS, recorded_rows(runs, prices),
+              [run.kind for run in runs])
+
+# %% [markdown]
+# ## 4. Predicted, then measured
+#
+# A planner has to know these numbers without climbing. The bytes follow from formulas, one for each
+# rung. How far off are they?
+
+# %%
+from utils.planning.recipe_bytes import recipe_bytes
+
+def bytes_row(result):
+    predicted = recipe_bytes(result.rung.recipe, CONFIG).peak.total
+    return result.rung.name, predicted, result.peak_bytes, f"{predicted / result.peak_bytes - 1:+.1%}"
+
+headers = ["rung", "predicted", "measured", "off by"]
+table(headers, [bytes_row(result) for result in results], "Peak bytes of a rank")
+
+# %% [markdown]
+# Within one percent. The missing bytes are temporary tensors too small to be worth a formula.
+#
+# Seconds need a measurement of this machine, but not of the rung itself. We time models of one and
+# of three layers, on one and on three sequences; four layers on two sequences follow by straight
+# lines. Is a step within 15 % of its prediction?
+
+# %%
+from utils.planning.this_machine import calibrate
+
+times = calibrate([result.rung.recipe for result in results], CONFIG, budget_s=8)
+
+def time_row(result):
+    predicted_s, taken_s = times.step_s(result.rung.recipe), result.step_s
+    shown = [measured(1e3 * seconds, "ms") for seconds in (predicted_s, taken_s)]
+    return result.rung.name, *shown, measured(f"{predicted_s / taken_s - 1:+.0%}")
+
+table(headers, [time_row(result) for result in results], "Seconds of a step")
+
+# %% [markdown]
+# Where a line says more than 15 %, look at the machine before you look at the formula: two ranks on
+# two cores leave none for anybody else, and whatever the system does in these seconds delays both.
+#
+# ## 5. The same numbers, whoever computes
+#
+# You have read each technique from scratch and met the library that does it. Before choosing one by
+# its price: are they interchangeable? The same GPT, seed and batches under everything that the
+# course teaches, what is spread over ranks on two of them:
+
+# %%
+from utils.peers.everything import compare_everything, print_everything
+
+print_everything(compare_everything())
+
+# %% [markdown]
+# In fp32 nobody is more than a hundred-thousandth of a nat away from one process, and where ours
+# and a library do the same technique, they differ by no more. What differs is what they hold and
+# send: DeepSpeed's second fp32 copy, gloo's reduce-scatter, YaFSDP's buffers, which with so few
+# layers are most of the model. So choose by bytes, seconds and who keeps the code running; the
+# loss does not decide.
+#
+# ## 6. Better: a planner
+#
+# The planner does for any machine what section 4 did for this one. It counts the products of every
+# layer at a share of the chip's measured rate, element-wise work and the optimizer by memory
+# bandwidth, and messages on the simulator's timelines of lessons 06 to 09; a recipe whose peak
+# exceeds the chip's memory is out. GPT-2 with 124 million parameters on 10 billion tokens and one
+# machine with eight A100s: what is the rent, in dollars?
+
+# %%
+guess_usd = 100  # your prediction
+
+# %%
+from utils.planner import PlanRequest, plan
+from utils.planning.plan_table import HEADERS, part_rows, plan_rows
+
+small = plan(PlanRequest("gpt2-124m", tokens=10e9, chip="A100 80GB", num_gpus=8))
+reveal("Rent", guess_usd, small.best.usd, "$")
+table(HEADERS, plan_rows(small.feasible[:6]), f"The cheapest of {len(small.feasible)} recipes")
+
+# %% [markdown]
+# The first ones differ by less than any prediction is worth: on a small model nearly every way to
+# spread it costs the same, because there is so little to spread. Where does the time of a step go?
+
+# %%
+table(["part", "predicted", "share"], part_rows(small.best), f"A step of {small.best.recipe.name}")
+
+# %% [markdown]
+# A large model leaves less choice. Llama 2's 70 billion parameters on its 2 trillion tokens and 512
+# A100s, in at most 120 days. What is out, and why?
+
+# %%
+large = plan(PlanRequest("Llama 2 70B", 2e12, "A100 80GB", 512, deadline_days=120))
+print(large.verdict)
+table(["recipe", "out because"], [(each.recipe.name, each.problem) for each in large.refused[:6]],
+      f"The nearest of {len(large.refused)} that are out")
+
+# %% [markdown]
+# "Out" comes with a number, and a number can be changed. Which single change would help most? The
+# planner tries them, by planning again with each:
+
+# %%
+for change in large.changes[:4]:
+    print(change.sentence())
+
+# %% [markdown]
+# Such a list is the economics of this course in four lines. It is also only as good as its prices:
+# each row of the price table has a date, and yours goes in as `usd_per_gpu_hour=`. Move the controls
+# to your own case:
+
+# %%
+from utils.planner_explorer import planner_explorer
+
+planner_explorer()
+
+# %% [markdown]
+# ## 7. Is the planner right?
+#
+# A plan is worth what its predictions are worth. Twelve trainings whose GPU-hours are public, from a
+# two-hour run to Llama 3.1 with 405 billion parameters. Two constants of the planner were fitted to
+# two of them (and to four rows of YaFSDP's table); everything else is counted or cited. How many of
+# the twelve does it predict within 15 %?
+
+# %%
+guess_within = 12  # your prediction
+
+# %%
+from utils.planning.published import HEADERS as CHECK_HEADERS
+from utils.planning.published import check_rows, check_trainings, check_yafsdp, median_error
+
+trainings = check_trainings()
+reveal("Within 15 %", guess_within, sum(abs(each.error) <= 0.15 for each in trainings))
+table(CHECK_HEADERS, check_rows(trainings), "GPU-hours, published and predicted")
+
+# %% [markdown]
+# Half of them. Look at the signs: the plan is too cheap more often than too dear, and the more so the
+# more there is around a step that a planner of steps does not see: interruptions, evaluations,
+# pipelines that wait, chips that run below their rated power. The last column has each reason, with a
+# figure where the planner can make one. So leave room in a budget. The same constants on YaFSDP's
+# sixteen measurements, FSDP's and YaFSDP's seconds:
+
+# %%
+checks = check_yafsdp()
+within = sum(abs(each.error) <= 0.15 for each in checks)
+print(f"{within} of {len(checks)} within 15 %, median error {median_error(checks):.0%}, "
+      f"worst {max((each.error for each in checks), key=abs):+.0%}")
+
+# %% [markdown]
+# The worst are large models under YaFSDP with short sequences. The planner gives it FSDP's network,
+# so it misses the very gain that lesson 09 is about: it knows why messages cost, not why FSDP's
+# cost more. Trust it for "which recipe, roughly what bill", not for a difference of ten percent.
+#
+# ## 8. Outgrow the laptop
+#
+# A plan ends in a command. The trainer behind it is `utils.train`: the systems of this lesson, plus
+# what a long run needs, which is a log, checkpoints, and a way back after a crash. A cell can start
+# that very command on this machine's cores. Here on two ranks, with a checkpoint every 20 steps:
+
+# %%
+import tempfile
+
+from utils.trainer.start import start_training
+
+recipe = TrainingRecipe(method="fsdp", num_ranks=2, batch_size=4)
+options = ("--steps", "40", "--save-every", "20", "--usd-per-gpu-hour", str(usd_per_core_hour))
+runs_folder = Path(tempfile.mkdtemp())
+print(recipe.command(*options))
+whole = start_training(recipe, *options, folder=runs_folder / "whole")
+
+# %% [markdown]
+# Every step is one line of the log, a JSON object, so that any program can read it. The last one,
+# and what each rank held, sent and needed at its peak:
+
+# %%
+last, ranks = whole.steps[-1], whole.end["ranks"]
+print("tokens:", f"{last['tokens']:,}", "in", measured(last["seconds"], "s"))
+print("MFU:", measured(f"{last['mfu']:.1%}"), "of", measured(whole.start["peak_source"]))
+print("dollars so far:", measured(f"{last['usd']:.2g}"))
+rows = [(each["rank"], sum(each["held"].values()), each["peak_bytes"], each["sent_bytes_per_step"])
+        for each in ranks]
+table(["rank", "held", "peak", "sent in a step"], rows, "Bytes of each rank")
+
+# %% [markdown]
+# Rented machines disappear, cheap ones sooner. So we pull the plug of a second run at step 25, that
+# is, end all of its processes at once:
+
+# %%
+class PlugPulled(Exception):
+    pass
+
+def pull_the_plug(event):
+    if event["event"] == "step" and event["step"] == 25:
+        raise PlugPulled
+
+try:
+    start_training(recipe, *options, folder=runs_folder / "torn", report=pull_the_plug)
+except PlugPulled:
+    print("saved by then:", *sorted(each.name for each in (runs_folder / "torn").glob("step-*")))
+
+# %% [markdown]
+# Steps 21 to 25 are lost, and paid for. Does the run that goes on from step 20 end where the other
+# one ended?
+
+# %%
+resumed = start_training(recipe, *options, "--resume", folder=runs_folder / "torn")
+print(*resumed.notes)
+print("the same losses in every bit:", resumed.losses == whole.losses)
+
+# %% [markdown]
+# Weights, Adam's moments, the position in the text and the learning rate are all in the
+# checkpoint, so nothing tells the two apart but the bill. Both logs in one figure:
+
+# %%
+figure = new_figure(7, 3)
+axes = figure.subplots()
+for name, log, style in (("whole", whole, "-"), ("torn and resumed", resumed, "--")):
+    axes.plot([each["step"] for each in log.steps], log.losses, style, label=name)
+axes.axvline(20, color="gray", lw=1)
+axes.set(xlabel="step", ylabel="loss, nats a byte")
+axes.legend()
+show(figure, "Two runs", "The resumed run's curve lies on the uninterrupted one from step 20 on.")
+
+# %% [markdown]
+# For two machines only the words before `-m` change: how many there are, and where they meet. One
+# line for each, with addresses that you put in; both must see the same folder:
+
+# %%
+from dataclasses import replace
+
+from utils.trainer.commands import machine_commands, slurm_script
+
+wide = replace(recipe, num_ranks=16)
+lines = machine_commands(wide, ("10.0.0.1", "10.0.0.2"), "--folder", "shared/run")
+print("\n\n".join(lines))
+
+# %% [markdown]
+# And under Slurm, which finds the machines for you:
+
+# %%
+print(slurm_script(wide, 2, "--folder", "shared/run"))
+
+# %% [markdown]
+# The course's tests run two such lines against each other, on two addresses of one machine. That
+# proves that ranks meet, talk and train as one process does. It proves nothing about NCCL, about a
+# shared file system, or about Slurm itself.
+#
+# ## 9. When it does not pay
+#
+# On this machine, which rungs made a token dearer than the rung below?
+
+# %%
+print_verdict(results)
+
+# %% [markdown]
+# A rung that is dearer can still be right: checkpointing and FSDP buy *room*, and room pays only
+# where it is used, for a bigger batch, a longer context, a model that did not fit. More GPUs buy
+# *days*. What do they cost? The small model of section 6 on more and more machines:
+
+# %%
+rows = []
+for num_gpus in (8, 64, 512):
+    best = plan(PlanRequest("gpt2-124m", 10e9, "A100 80GB", num_gpus)).best
+    rows.append((num_gpus, best.recipe.name, f"{24 * best.days:.2f}", f"{best.usd:.0f}",
+                 f"{best.mfu:.0%}"))
+table(["GPUs", "cheapest recipe", "hours", "dollars", "MFU"], rows, "Wall-clock against dollars")
+
+# %% [markdown]
+# 64 times the GPUs do not make it 64 times as fast, and the difference is on the bill. And planning
+# itself: for a run of $37 no decision is worth an afternoon. It is for the run whose price makes you
+# hesitate.
+#
+# ## Takeaways
+#
+# 1. Factors do not multiply. A recipe's bytes follow from the whole step, within 2 %; its seconds need
+#    a measurement of the machine.
+# 2. Everyone computes the same training, so choose by bytes, seconds, dollars, and who maintains it.
+# 3. Put the loss next to the price: the cheapest tokens are no bargain if they teach less.
+# 4. A recipe that is out says by how much; the single change that helps most is found by planning again.
+# 5. A run that cannot be resumed has no price. With checkpoints, spot machines are a price like others.
+#
+# In the [lab](../labs/lab_10_all_together.ipynb) you get a budget and a target. In
+# [lesson 11](11_the_article_checked.ipynb) every claim of the article meets its evidence.

@@ -1,0 +1,68 @@
+"""A folder that holds another run, or this one without --resume, is left as it is."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.trainer_runs import call_main, log_of, train_on_ranks, words_of
+from utils.recipe import TrainingRecipe
+from utils.trainer.log import TrainingLog, read_log
+
+ALONE = TrainingRecipe()
+SAVING = ("--no-memory", "--save-every", "2")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps of one process, saved after 4 and 6; to be looked at only."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    log_of(ALONE, folder, *SAVING)
+    return folder
+
+
+@pytest.fixture
+def whole(finished: Path, tmp_path: Path) -> TrainingLog:
+    """The same run in tmp_path / "run", to be changed."""
+    shutil.copytree(finished.parent, tmp_path, dirs_exist_ok=True)
+    return read_log(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more", "said"),
+    [
+        (ALONE, (), "holds a run already: go on with --resume, or choose another --folder."),
+        (replace(ALONE, precision="bf16"), ("--resume",),
+         "holds another run, whose precision is fp32 and here bf16"),
+        (replace(ALONE, batch_size=4), ("--resume",), "whose sequences per step is 8 and here 4"),
+        (replace(ALONE, method="fsdp"), ("--resume",), "whose method is whole weights and here"),
+        (ALONE, ("--resume", "--steps", 7), "whose steps is 6 and here 7"),
+        (ALONE, ("--resume", "--num-layers", 1), "whose num layers is 2 and here 1"),
+        (ALONE, ("--resume", "--seed", 1), "whose seed is 0 and here 1"),
+    ],
+    ids=lambda each: None if isinstance(each, str) else str(getattr(each, "name", each)),
+)  # fmt: skip
+def test_another_run_s_folder_is_refused(
+    recipe: TrainingRecipe, more: tuple, said: str, finished: Path
+) -> None:
+    folder = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    (ended,) = train_on_ranks(recipe, folder, "--no-memory", *more)
+    assert ended.code == 2 and said in ended.err and ended.err.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_another_text_is_another_run(whole: TrainingLog, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(text.read_text().replace("small", "large"))
+    ended = call_main(words_of(ALONE, tmp_path / "run", "--resume"))
+    assert ended.code == 2 and "whose text's checksum is" in ended.err
+
+
+def test_a_folder_without_its_run_json_is_refused(whole: TrainingLog, tmp_path: Path) -> None:
+    (tmp_path / "run" / "run.json").write_text("{")
+    ended = call_main(words_of(ALONE, tmp_path / "run", "--resume"))
+    assert ended.code == 2 and "nobody knows which run this is" in ended.err

@@ -1,0 +1,166 @@
+"""A run's folder: whose it is, which of its checkpoints can be taken, which are kept.
+
+How it works: `run.json` says what shapes the run's losses. A folder that holds a run is left alone
+without `--resume`, and with it when that run is another one. Going on takes the newest checkpoint
+that can be read; a damaged one gets another name, and is named. The last two are kept.
+
+    RUN/run.json, RUN/log.jsonl, RUN/step-000020/, RUN/step-000040/
+
+Left out: folders that only some machines see; that is refused at the start.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from utils.peers import System
+from utils.trainer.group import Ranks, together
+from utils.trainer.log import LOG_NAME, LogWriter
+from utils.trainer.settings import RunSettings, TrainerError
+from utils.trainer.state import ABOUT, load_state, read_about
+
+IDENTITY, DAMAGED, NUM_KEPT = "run.json", ".damaged", 2
+STEP = re.compile(r"step-(\d{6,})")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Folders of finished steps, the newest first."""
+    found = {path: match for path in folder.glob("step-*") if (match := STEP.fullmatch(path.name))}
+    return sorted(found, key=lambda path: int(found[path][1]), reverse=True)
+
+
+def claim(settings: RunSettings, identity: dict[str, Any], ranks: Ranks) -> LogWriter | None:
+    """Make the folder this run's own, from all ranks; rank 0 gets the log to write.
+
+    Raises TrainerError on all ranks for a folder that holds another run, this one without
+    --resume, or one that is being written, and when not all ranks see the same folder.
+    """
+    log = together(lambda: _claim(settings, identity) if ranks.is_first else None)
+    together(lambda: _see(settings.folder, identity))
+    return log
+
+
+def take_newest(
+    system: System, folder: Path, ranks: Ranks, library: str
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Load the newest checkpoint that can be read: (its trainer.json or None, sentences to say).
+
+    All ranks call it. Raises TrainerError when there are checkpoints but none that this run can
+    take.
+    """
+    said, places = [], checkpoints(folder)
+    for place in places:
+        try:
+            about = together(lambda place=place: read_about(place))
+            _check_ranks(about, ranks, library, place)
+            load_state(system, place, about)
+        except _Foreign:
+            raise
+        except TrainerError as error:
+            said.append(f"{str(error).split(': take ')[0].rstrip('.')}: moved aside.")
+            continue
+        together(lambda: ranks.is_first and _move_aside(places[: len(said)]))
+        return about, said
+    if places:
+        raise TrainerError(
+            f"No checkpoint in {folder} can be taken ({said[0].removesuffix(': moved aside.')}): "
+            "start in another --folder."
+        )
+    return None, ["There is no checkpoint to go on from: starting from the beginning."]
+
+
+def keep_last(folder: Path) -> None:
+    """Remove all but the newest; one that is half removed has no trainer.json any more."""
+    for place in checkpoints(folder)[NUM_KEPT:]:
+        (place / ABOUT).unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+class _Foreign(TrainerError):
+    """A checkpoint that is good, but not for these ranks."""
+
+
+def _check_ranks(about: dict[str, Any], ranks: Ranks, library: str, place: Path) -> None:
+    if library == "deepspeed" and about["num_ranks"] != ranks.world_size:
+        raise _Foreign(
+            f"DeepSpeed's {place.name} is cut for {about['num_ranks']} ranks and cannot be taken "
+            f"by {ranks.world_size}: start {about['num_ranks']} ranks."
+        )
+
+
+def _claim(settings: RunSettings, identity: dict[str, Any]) -> LogWriter:
+    folder = settings.folder
+    log = _open_log(folder)
+    try:
+        if _holds_run(folder):
+            _check_identity(settings, identity)
+        _write(folder / IDENTITY, identity)
+    except BaseException:
+        log.close()
+        raise
+    return log
+
+
+def _open_log(folder: Path) -> LogWriter:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return LogWriter(folder)
+    except OSError as error:
+        raise TrainerError(
+            f"The folder {folder} cannot be written ({error.strerror}): choose another --folder."
+        ) from None
+
+
+def _holds_run(folder: Path) -> bool:
+    return bool(checkpoints(folder)) or (folder / LOG_NAME).stat().st_size > 0
+
+
+def _check_identity(settings: RunSettings, identity: dict[str, Any]) -> None:
+    folder = settings.folder
+    if not settings.resume:
+        raise TrainerError(
+            f"{folder} holds a run already: go on with --resume, or choose another --folder."
+        )
+    try:
+        theirs = json.loads((folder / IDENTITY).read_text())
+        theirs = theirs if isinstance(theirs, dict) else {}
+    except (OSError, ValueError):
+        raise TrainerError(
+            f"{folder / IDENTITY} is missing or damaged, so nobody knows which run this is: choose "
+            "another --folder."
+        ) from None
+    for name, mine in identity.items():
+        if theirs.get(name) != mine:
+            raise TrainerError(
+                f"{folder} holds another run, whose {name} is {theirs.get(name)} and here {mine}: "
+                "give the same options, or choose another --folder."
+            )
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    beside = path.with_name(path.name + ".unfinished")
+    beside.write_text(json.dumps(content, indent=1))
+    beside.replace(path)
+
+
+def _see(folder: Path, identity: dict[str, Any]) -> None:
+    try:
+        is_same = json.loads((folder / IDENTITY).read_text()) == identity
+    except (OSError, ValueError):
+        is_same = False
+    if not is_same:
+        raise TrainerError(
+            f"{folder} is not what rank 0 has under that name: all machines need one shared folder."
+        )
+
+
+def _move_aside(places: list[Path]) -> None:
+    for place in places:
+        aside = place.with_name(place.name + DAMAGED)
+        shutil.rmtree(aside, ignore_errors=True)
+        place.rename(aside)
