@@ -204,19 +204,16 @@ from utils.peers.everything import compare_everything, print_everything
 print_everything(compare_everything())
 
 # %% [markdown]
-# In fp32 nobody is more than a hundred-thousandth of a nat away from one process, and where ours
-# and a library do the same technique, they differ by no more. What differs is what they hold and
-# send: DeepSpeed's second fp32 copy, gloo's reduce-scatter, YaFSDP's buffers, which with so few
-# layers are most of the model. So choose by bytes, seconds and who keeps the code running; the
-# loss does not decide.
+# In fp32 nobody is more than a hundred-thousandth of a nat away from one process, nor a library
+# from ours. What differs is what they hold and send: DeepSpeed's second fp32 copy, gloo's
+# reduce-scatter, YaFSDP's buffers, with so few layers most of the model. The loss does not decide.
 #
 # ## 6. Better: a planner
 #
-# The planner does for any machine what section 4 did for this one. It counts the products of every
-# layer at a share of the chip's measured rate, element-wise work and the optimizer by memory
-# bandwidth, and messages on the simulator's timelines of lessons 06 to 09; a recipe whose peak
-# exceeds the chip's memory is out. GPT-2 with 124 million parameters on 10 billion tokens and one
-# machine with eight A100s: what is the rent, in dollars?
+# The planner does for any machine what section 4 did for this one. It counts products at a share of
+# the chip's measured rate, element-wise work and the optimizer by memory bandwidth, messages on the
+# simulator's timelines of lessons 06 to 09; a recipe that exceeds the chip's memory is out. GPT-2
+# with 124 million parameters, 10 billion tokens, eight A100s: what is the rent, in dollars?
 
 # %%
 guess_usd = 100  # your prediction
@@ -416,18 +413,16 @@ for num_gpus in (8, 64, 512):
 table(["GPUs", "cheapest recipe", "hours", "dollars", "MFU"], rows, "Wall-clock against dollars")
 
 # %% [markdown]
-# 64 times the GPUs do not make it 64 times as fast, and the difference is on the bill. And planning
-# itself: for a run of $37 no decision is worth an afternoon. It is for the run whose price makes you
-# hesitate.
+# 64 times the GPUs are not 64 times as fast, and the difference is on the bill. Nor does planning
+# always pay: for a run of $37 no decision is worth an afternoon.
 #
 # ## Takeaways
 #
-# 1. Factors do not multiply. A recipe's bytes follow from the whole step, within 2 %; its seconds need
-#    a measurement of the machine.
-# 2. Everyone computes the same training, so choose by bytes, seconds, dollars, and who maintains it.
-# 3. Put the loss next to the price: the cheapest tokens are no bargain if they teach less.
-# 4. A recipe that is out says by how much; the single change that helps most is found by planning again.
-# 5. A run that cannot be resumed has no price. With checkpoints, spot machines are a price like others.
+# 1. Factors do not multiply. Bytes follow from formulas of the whole step; seconds need a measurement.
+# 2. Everyone computes the same training: choose by bytes, seconds, dollars, and who maintains it.
+# 3. Put the loss next to the price: cheap tokens are no bargain if they teach less.
+# 4. A recipe that is out says by how much; what would help most is found by planning again.
+# 5. With checkpoints that resume to the bit, spot machines are a price like any other.
 #
 # In the [lab](../labs/lab_10_all_together.ipynb) you get a budget and a target. In
 # [lesson 11](11_the_article_checked.ipynb) every claim of the article meets its evidence.
