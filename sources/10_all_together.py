@@ -179,7 +179,7 @@ table(headers, [bytes_row(result) for result in results], "Peak bytes of a rank"
 # %%
 from utils.planning.this_machine import calibrate
 
-times = calibrate([result.rung.recipe for result in results], CONFIG, budget_s=8)
+times = calibrate([rung.recipe for rung in RUNGS], CONFIG)
 
 def time_row(result):
     predicted_s, taken_s = times.step_s(result.rung.recipe), result.step_s
