@@ -163,8 +163,8 @@ show_recorded("Recorded ladders", RECORDED_HEADERS, recorded_rows(runs, prices),
 from utils.planning.recipe_bytes import recipe_bytes
 
 def bytes_row(result):
-    predicted = recipe_bytes(result.rung.recipe, CONFIG).peak.total
-    return result.rung.name, predicted, result.peak_bytes, f"{predicted / result.peak_bytes - 1:+.1%}"
+    predicted, peak = recipe_bytes(result.rung.recipe, CONFIG).peak.total, result.peak_bytes
+    return result.rung.name, predicted, peak, f"{predicted / peak - 1:+.1%}"
 
 headers = ["rung", "predicted", "measured", "off by"]
 table(headers, [bytes_row(result) for result in results], "Peak bytes of a rank")
