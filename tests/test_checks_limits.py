@@ -110,21 +110,25 @@ def test_a_thread_left_behind_ends_quietly_when_its_call_returns(monkeypatch, ca
 def test_the_learners_interruption_passes_through_and_nothing_is_stored(monkeypatch, answer):
     slow = dataclasses.replace(engine.EXERCISES[KEY], seconds=1000)
     monkeypatch.setitem(engine.EXERCISES, KEY, slow)
-    started = threading.Event()
+    started, stopped = threading.Event(), threading.Event()
 
     def tells_then_runs():
         started.set()
         answer()
 
     def press_ctrl_c():
+        """Again after a while: Python may drop an interruption, e.g. inside a finaliser."""
         started.wait()
-        _thread.interrupt_main()
+        while not stopped.is_set():
+            _thread.interrupt_main()
+            stopped.wait(10)
 
     before = set(threading.enumerate())
     presser = threading.Thread(target=press_ctrl_c)
     presser.start()
     with pytest.raises(KeyboardInterrupt):
         check(KEY, tells_then_runs)
+    stopped.set()
     presser.join()
     assert set(threading.enumerate()) <= before
     assert state.read() == ({}, "")

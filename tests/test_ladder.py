@@ -65,9 +65,15 @@ def test_each_rung_changes_one_thing():
         for below, rung in pairwise(RUNGS)
     ]
     assert [len(each) for each in things] == [1] * 7
-    order = ["precision", "attention", "checkpointing", "batch", "ranks", "ranks", "ranks"]
+    order = ["precision", "attention", "checkpointing", "batch", "method", "method", "method"]
     assert [thing for (thing,) in things] == order
-    assert {name for names in THINGS.values() for name in names} == set(vars(TrainingRecipe()))
+    known = set(vars(TrainingRecipe())) - {"batch_size", "micro_batches"} | {"sequences_per_step"}
+    assert {name for names in THINGS.values() for name in names} == known
+
+
+def test_ranks_cut_the_same_step_in_parts():
+    assert [rung.recipe.sequences_per_step for rung in RUNGS] == [2] * 4 + [4] * 4
+    assert {rung.recipe.library for rung in RUNGS[5:]} == {"ours"}
 
 
 def test_the_last_two_rungs_differ_by_the_method_alone():
@@ -89,7 +95,7 @@ def test_bytes_are_the_planners_within_two_percent_and_fall_as_the_rungs_promise
             size.peak_bytes, rel=0.02
         ), rung.name
     fp32, bf16, fused, again, bigger, ddp, fsdp, yafsdp = (size.peak_bytes for size in sizes)
-    assert fp32 > bf16 > fused > again < bigger < ddp
+    assert fp32 > bf16 > fused > again < bigger and again < ddp
     assert fsdp < yafsdp < ddp
     held = [size.held_bytes for size in sizes]
     assert held[0] == held[5] and held[6] == pytest.approx(held[0] / 2, rel=0.01)
@@ -106,8 +112,8 @@ def test_bytes_are_the_harnesss_and_the_climbs_have_them_too(results):
 
 
 def test_every_rung_saw_the_same_tokens_in_its_own_steps(results):
-    assert {each.num_tokens for each in results} == {(1 + NUM_ROUNDS) * 8 * 16}
-    assert [each.num_updates for each in results] == [20] * 4 + [10] + [5] * 3
+    assert {each.num_tokens for each in results} == {(1 + NUM_ROUNDS) * 4 * 16}
+    assert [each.num_updates for each in results] == [10] * 4 + [5] * 4
     assert all(len(each.timing.runs_s) == NUM_ROUNDS for each in results)
     assert all(0 < each.step_s < 60 and not each.problem for each in results)
 
@@ -119,7 +125,7 @@ def test_the_loss_is_that_of_a_plain_loop(results, corpus):
         losses.setdefault(size, by_hand(each.rung.recipe, corpus))
         limit = 1e-5 if each.rung.recipe.precision == "fp32" else 5e-3
         assert each.loss == pytest.approx(losses[size], abs=limit), each.rung.name
-    assert losses[2] < losses[4] < losses[8]  # fewer updates with the same tokens
+    assert losses[2] < losses[4]  # fewer updates with the same tokens
 
 
 def test_in_fp32_every_rung_of_one_batch_learns_the_same(corpus):

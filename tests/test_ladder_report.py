@@ -42,8 +42,8 @@ def test_dollars_are_device_hours_times_the_price(results):
     assert results[0].tokens_per_s == pytest.approx(200 / 0.010)
     # 1e9 tokens at 20,000 a second are 13.9 hours of one core.
     assert results[0].usd_per_billion_tokens(0.05) == pytest.approx(1e9 / 20_000 / 3600 * 0.05)
-    two = results[5]  # 800 tokens in 60 ms on two cores
-    assert two.usd_per_billion_tokens(1.0) == pytest.approx(2 * 1e9 / (800 / 0.060) / 3600)
+    two = results[5]  # 400 tokens in 60 ms on two cores
+    assert two.usd_per_billion_tokens(1.0) == pytest.approx(2 * 1e9 / (400 / 0.060) / 3600)
     assert results[0].usd_per_billion_tokens(0) == 0
     for price in (-1, math.inf, math.nan):
         with pytest.raises(ValueError, match="0 dollars an hour or more"):
@@ -53,7 +53,7 @@ def test_dollars_are_device_hours_times_the_price(results):
 def test_what_the_rent_pays_for_is_device_time(results):
     times = per_token(results)
     assert times.timings["fp32"].median_s == pytest.approx(0.010 / 200)
-    assert times.timings["2 x DDP"].median_s == pytest.approx(2 * 0.060 / 800)
+    assert times.timings["2 x DDP"].median_s == pytest.approx(2 * 0.060 / 400)
     dollars = [each.usd_per_billion_tokens(1.0) for each in results]
     medians = [times.timings[each.rung.name].median_s for each in results]
     assert dollars == pytest.approx([1e9 / 3600 * median for median in medians])
@@ -91,7 +91,7 @@ def test_the_table_marks_what_was_measured_and_nothing_else(results):
     assert all(cell.startswith(MARK) for cell in marked)
     texts = [cell.strip(f"{MARK} ") for cell in marked]
     assert texts == ["40", "30.0 ms", "6,670", "$2.08", "3.030"]
-    assert rows[0][1] == "" and rows[5][1] == "ranks"
+    assert rows[0][1] == "" and rows[5][1] == "method"
 
 
 def test_the_table_is_printed_with_price_tokens_and_problems(results, capsys):
@@ -99,7 +99,7 @@ def test_the_table_is_printed_with_price_tokens_and_problems(results, capsys):
     print_ladder(results, 0.05)
     out = capsys.readouterr().out
     assert "A core costs $0.05 an hour" in out and "8,000" in out
-    assert "2 x YaFSDP | ranks | - | -" in out and "2 x YaFSDP: memory ran out." in out
+    assert "2 x YaFSDP | method | - | -" in out and "2 x YaFSDP: memory ran out." in out
 
 
 def test_sentences_say_what_a_rung_saved_and_what_it_took(results):
@@ -129,7 +129,7 @@ def test_the_figure_has_three_panels_and_a_reading_of_one_sentence(results):
     reading = checked_reading(draw_ladder(figure, [*results[:7], RungResult(RUNGS[7])], 0.05))
     assert reading.startswith("2 x FSDP has the lowest peak, 70% below fp32;")
     assert f"cheapest tokens are those of {MARK} fp32 {MARK};" in reading
-    assert reading.endswith(f"a loss of {MARK} 3.05 {MARK} instead of {MARK} 3.00 {MARK}.")
+    assert reading.endswith(f"a loss of {MARK} 3.04 {MARK} instead of {MARK} 3.00 {MARK}.")
     bytes_axes, usd_axes, loss_axes = figure.get_axes()
     assert [text.get_text() for text in bytes_axes.get_yticklabels()] == [
         each.rung.name for each in results[:7]

@@ -84,4 +84,4 @@ def test_two_gpus_climb_all_but_the_last(one_gpu, monkeypatch):
 def test_no_bigger_batch_that_fits_leaves_the_batch(one_gpu, monkeypatch):
     monkeypatch.setattr(sweep, "weigh", lambda rungs, config, backend: [None] * len(rungs))
     rungs = sweep.gpu_rungs(SMALL, GIB)
-    assert {rung.recipe.batch_size for rung in rungs} == {sweep.GPU_BATCH}
+    assert {rung.recipe.sequences_per_step for rung in rungs} == {sweep.GPU_BATCH}

@@ -51,7 +51,7 @@ __all__ = [
     "weigh",
 ]
 
-NUM_ROUNDS, BUDGET_S, TIMEOUT_S = 20, 20.0, 400.0
+NUM_ROUNDS, BUDGET_S, TIMEOUT_S = 40, 20.0, 400.0
 HELD_OUT_SEQUENCES = 32
 NO_MEMORY = "memory ran out"
 

@@ -2,8 +2,8 @@
 
 How it works: `rungs_of` starts from fp32 with explicit attention in one process and changes one
 thing after the other; `changed_things` says which, so that a test (or a learner with a ladder of
-his own) sees when a rung mixes two. FSDP is ours, as YaFSDP is: those two rungs differ by the
-method alone.
+his own) sees when a rung mixes two. The rungs on ranks cut the same step in parts, and are all ours,
+so that they differ by the method alone.
 
 Left out: other orders, and tuning a rung for its batch.
 """
@@ -23,8 +23,8 @@ THINGS = {
     "precision": ("precision",),
     "attention": ("attention",),
     "checkpointing": ("checkpointing",),
-    "batch": ("batch_size", "micro_batches"),
-    "ranks": ("method", "library", "num_ranks"),
+    "batch": ("sequences_per_step",),
+    "method": ("method", "library", "num_ranks"),
 }
 
 
@@ -37,17 +37,20 @@ class Rung:
 
 
 def rungs_of(batch_size: int = 2, larger: int = 4, num_ranks: int = 2) -> tuple[Rung, ...]:
-    """The eight rungs; a batch is the sequences that a rank sends through at a time."""
+    """The eight rungs; a batch is a step's sequences, `larger` of which divide by the ranks."""
     changes: dict[str, dict[str, Any]] = {
         "fp32": {},
         "bf16": {"precision": "bf16"},
         "fused attention": {"attention": "fused"},
         "checkpointing": {"checkpointing": "blocks"},
         "bigger batch": {"batch_size": larger},
-        f"{num_ranks} x DDP": {"method": "ddp", "num_ranks": num_ranks},
-        f"{num_ranks} x FSDP": {"method": "fsdp", "library": "ours"},
+        f"{num_ranks} x DDP": {
+            "method": "ddp", "library": "ours", "num_ranks": num_ranks,
+            "batch_size": larger // num_ranks,
+        },
+        f"{num_ranks} x FSDP": {"method": "fsdp"},
         f"{num_ranks} x YaFSDP": {"method": "yafsdp"},
-    }
+    }  # fmt: skip
     recipe, rungs = TrainingRecipe(attention="explicit", batch_size=batch_size), []
     for name, change in changes.items():
         recipe = replace(recipe, **change)

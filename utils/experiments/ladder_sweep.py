@@ -42,7 +42,7 @@ def ladder_sweep(device: str, **options: Any) -> list[dict[str, Any]]:
 
 
 def gpu_rungs(config: GPTConfig, memory_bytes: int, batch_size: int = GPU_BATCH) -> list[Rung]:
-    """The eight rungs with the largest of some doubled batches, and torch's FSDP."""
+    """The eight rungs with the largest of some doubled batches, and torch's DDP and FSDP."""
     again = next(each.recipe for each in rungs_of(batch_size) if each.name == "checkpointing")
     batches = [batch_size << power for power in range(1, 1 + GPU_DOUBLINGS)]
     tried = [Rung(str(size), replace(again, batch_size=size)) for size in batches]
@@ -51,7 +51,7 @@ def gpu_rungs(config: GPTConfig, memory_bytes: int, batch_size: int = GPU_BATCH)
     larger = largest_that_fits(batches, peaks, int(GPU_SHARE * memory_bytes) - waiting_bytes)
     return [
         Rung(each.name, replace(each.recipe, library="torch"))
-        if each.recipe.method == "fsdp" else each
+        if each.recipe.method in ("ddp", "fsdp") else each
         for each in rungs_of(batch_size, larger or batch_size)
     ]  # fmt: skip
 
