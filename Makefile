@@ -13,6 +13,7 @@ ARGS ?=
 VENV_PYTHON = .venv/bin/python
 READY = .venv/.ready
 BROWSER_READY = .venv/.ready-browser
+SLIDES_READY = .venv/.ready-slides
 INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS) \
 	-c requirements-lock.txt
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 10))
@@ -22,8 +23,8 @@ OFFLINE = The installation did not finish (see the message above). Check the net
 	free disk space, then run the same command again: it goes on from here.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check-env lab test unit nbval browser-venv lint build my-labs grade bench record \
-	lock clean-venv FORCE
+.PHONY: help venv check-env lab test unit nbval browser-venv slides-venv lint build my-labs slides \
+	grade bench record lock clean-venv FORCE
 
 help: ## list the commands
 	@echo 'make <command>:'
@@ -53,6 +54,11 @@ $(BROWSER_READY): $(READY) requirements-browser.txt
 	@$(INSTALL) -r requirements-browser.txt || { echo '$(OFFLINE)' >&2; exit 1; }
 	@touch $(BROWSER_READY)
 
+# Without dependencies: of sphinx-revealjs only the files of reveal.js are used.
+$(SLIDES_READY): $(READY) requirements-slides.txt
+	@$(INSTALL) --no-deps -r requirements-slides.txt || { echo '$(OFFLINE)' >&2; exit 1; }
+	@touch $(SLIDES_READY)
+
 venv: $(READY) ## make .venv and install the packages (does nothing when it is ready)
 
 check-env: $(READY) ## check Python, packages, processor, memory, disk
@@ -76,6 +82,8 @@ nbval: $(READY) ## only the notebooks, run and compared
 
 browser-venv: $(BROWSER_READY) ## add what the browser tests need (Chromium comes from the system)
 
+slides-venv: $(SLIDES_READY) ## add what `make slides` needs
+
 lint: $(READY) ## ruff
 	$(VENV_PYTHON) -m ruff check $(ARGS) .
 
@@ -84,6 +92,9 @@ build: $(READY) ## notebooks/, labs/ and solutions/ from sources/
 
 my-labs: $(READY) ## a private copy of the labs to work in
 	$(VENV_PYTHON) -m utils.my_labs $(ARGS)
+
+slides: $(SLIDES_READY) ## one deck a lesson in slides/, for a projector and without a network
+	$(VENV_PYTHON) -m utils.slides $(ARGS)
 
 grade: $(READY) ## check all submitted labs: ARGS="FOLDER", or ARGS="--rehearse"
 	$(VENV_PYTHON) -m utils.grade $(ARGS)

@@ -21,11 +21,12 @@ def requirements_in(name):
 
 
 DIRECT = requirements_in("requirements.txt") + requirements_in("requirements-browser.txt")
+SLIDES = requirements_in("requirements-slides.txt")  # installed without their dependencies
 CODE = ("utils", "tests", "sources")
 
 
 def test_every_direct_requirement_is_bounded_on_both_sides():
-    for requirement in DIRECT:
+    for requirement in DIRECT + SLIDES:
         operators = {part.operator for part in requirement.specifier}
         assert operators in ({">=", "<"}, {"=="}), requirement
     assert "torch==2.13.0" in map(str, DIRECT)
@@ -33,7 +34,7 @@ def test_every_direct_requirement_is_bounded_on_both_sides():
 
 def test_every_direct_requirement_has_its_reason():
     rows = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
-    for requirement in DIRECT:
+    for requirement in DIRECT + SLIDES:
         reasons = [row for row in rows if row.startswith(f"| {requirement.name} |")]
         assert len(reasons) == 1 and len(reasons[0].split("|")[2]) > 20, requirement.name
 
@@ -58,7 +59,7 @@ def imported_packages(path):
 
 
 def test_every_package_that_the_code_imports_is_a_direct_requirement():
-    direct = {canonicalize_name(requirement.name) for requirement in DIRECT}
+    direct = {canonicalize_name(requirement.name) for requirement in DIRECT + SLIDES}
     distributions = packages_distributions()
     files = [ROOT / "conftest.py", *(f for d in CODE for f in sorted((ROOT / d).rglob("*.py")))]
     undeclared = {
@@ -83,6 +84,12 @@ def test_the_lock_holds_one_version_of_each_direct_requirement(python, system):
         if direct.marker is None or direct.marker.evaluate(here):
             assert direct.specifier.contains(locked[direct.name]), direct
     assert str(locked["torch"]) == "2.13.0"
+
+
+def test_the_decks_are_written_by_the_locked_nbconvert():
+    bound = next(line for line in SLIDES if line.name == "nbconvert")
+    locked = next(r for r in requirements_in("requirements-lock.txt") if r.name == "nbconvert")
+    assert bound.specifier.contains(str(locked.specifier).removeprefix("=="))
 
 
 def test_the_lock_binds_no_cuda_package_machine_or_registry():

@@ -1,0 +1,1 @@
+"""One reveal.js deck for each lesson, from the stored notebooks: `python -m utils.slides`."""
