@@ -58,7 +58,7 @@ def test_the_reading_is_the_verdict_and_one_sentence():
     expected = found()
     assert expected.verdict[:-1] in reading
     out = len(expected.refused)
-    assert f"{out} of {out + len(expected.feasible)} recipes are out, the nearest by" in reading
+    assert f"{out} of {out + len(expected.feasible)} recipes are out, the nearest needs " in reading
     assert reading.count(". ") == 0
 
 

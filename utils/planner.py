@@ -24,9 +24,10 @@ from typing import NoReturn
 
 from utils.planning.advice import Change, fewest_gpus, helpful_changes
 from utils.planning.hour_price import HourPrice, hour_price
-from utils.planning.options import PlannedRecipe, number, planned_recipes
+from utils.planning.options import PlannedRecipe, planned_recipes
 from utils.planning.plan_table import plan_lines
 from utils.planning.request import PRICES, PlanRequest
+from utils.planning.texts import dollars, duration, share, token_count
 from utils.recipe import METHODS
 
 __all__ = ["Change", "Plan", "PlanRequest", "PlannedRecipe", "main", "plan"]
@@ -63,14 +64,13 @@ class Plan:
         if best is not None:
             return (
                 f"{best.recipe.name} is the cheapest of {len(self.feasible)} recipes that work: "
-                f"${best.usd:,.0f} and {number(best.days)} days for "
-                f"{request.tokens / 1e9:,.4g} billion tokens of "
-                f"{request.model_name}, at {best.mfu:.0%} MFU."
+                f"{dollars(best.usd)} and {duration(best.days)} for {token_count(request.tokens)} "
+                f"of {request.model_name}, at {share(best.mfu)} MFU."
             )
         if any(not each.is_too_large for each in self.refused):
             nearest = self.refused[0]
             return (
-                f"Nothing meets deadline and budget; the nearest is {nearest.recipe.name}: "
+                f"Nothing meets deadline and budget; the nearest is {nearest.recipe.name}, which "
                 f"{nearest.problem}."
             )
         return self._fits_nowhere()
@@ -81,7 +81,7 @@ class Plan:
         if fewest is None:
             return (
                 f"{request.model_name} fits on no number of {request.chip} by these recipes: one "
-                f"sequence alone is {self.refused[0].problem}."
+                f"sequence alone {self.refused[0].problem}."
             )
         return (
             f"{request.model_name} does not fit on {gpus} by any recipe here; the smallest "
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--chip", default=PlanRequest.chip, help="a row of utils/data/chips.csv")
     add("--gpus", dest="num_gpus", type=int, default=PlanRequest.num_gpus)
     add("--price", default=PlanRequest.price, metavar="|".join(PRICES))
-    add("--usd-per-gpu-hour", type=float, help="your own price")
+    add("--usd-per-gpu-hour", type=float, help="your own price; before lost hours with spot")
     add("--gpus-per-node", type=int, default=PlanRequest.gpus_per_node)
     add("--inside", help="link inside a node, a name of utils.simulate.links.LINKS")
     add("--between", help="link between nodes")

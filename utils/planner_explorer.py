@@ -20,8 +20,9 @@ from utils.config import PRESETS
 from utils.explorer import Explorer
 from utils.hardware import load_chips
 from utils.planner import Plan, PlannedRecipe, PlanRequest, plan
-from utils.planning.options import GB, number, usable_bytes
+from utils.planning.options import usable_bytes
 from utils.planning.request import OTHER_SOFTWARE
+from utils.planning.texts import GB, dollars, duration, gigabytes
 from utils.plots import OKABE_ITO
 from utils.sharded_bytes import ShardedBytes
 from utils.simulate.llama import load_llama_shapes
@@ -62,11 +63,11 @@ def _draw_dollars(axes: Axes, names: list[str], shown: Sequence[PlannedRecipe]) 
     top = max(usd) or 1.0
     for place, each in enumerate(shown):
         if each.problem:
-            over = each.problem.split(" GB over")[0] + " GB too many"
+            over = f"{gigabytes(each.over_bytes)} GB too many"
             text = f" out: {over if each.is_too_large else each.problem}"
             _text(axes, 0, place, text, color="#444444")
         else:
-            text = f" ${each.usd:,.0f}, {number(each.days)} days"
+            text = f" {dollars(each.usd)}, {duration(each.days)}"
             _text(axes, each.usd, place, text)
     axes.set(title="Dollars and days", xlim=(0, 1.7 * top))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -103,9 +104,9 @@ def _text(axes: Axes, x: float, place: int, words: str, **options: str) -> None:
 
 def _reading(found: Plan) -> str:
     request = found.request
-    where = f"On {request.num_gpus:,} x {request.chip} at ${found.hour.usd:.2f} an hour"
+    where = f"On {request.num_gpus:,} x {request.chip} at {dollars(found.hour.usd)} an hour"
     counts = f"{len(found.refused)} of {len(found.feasible) + len(found.refused)} recipes are out"
-    near = f", the nearest by {found.refused[0].problem}" if found.refused else ""
+    near = f", the nearest {found.refused[0].problem}" if found.refused else ""
     return f"{where}: {found.verdict[:-1]}; {counts}{near}."
 
 

@@ -2,6 +2,7 @@
 
 How it works, from the bottom up:
 
+    texts                      numbers, names and hints as the planner writes them
     layer_words, layer_bytes   what comes and goes while a layer computes, in three precisions
     step_bytes, sharding_bytes the moments of a step under any method
     recipe_bytes               bytes of every `TrainingRecipe`: held, and at the peak

@@ -18,13 +18,13 @@ from utils.planning.hour_price import hour_price
 from utils.planning.options import (
     LIBRARY_OF,
     PlannedRecipe,
-    number,
     planned_recipes,
     precisions,
     usable_bytes,
 )
 from utils.planning.recipe_bytes import recipe_bytes
 from utils.planning.request import PlanRequest
+from utils.planning.texts import dollars, duration
 from utils.recipe import METHODS, WHOLE_WEIGHTS, TrainingRecipe
 
 MOST_GPUS = 65_536
@@ -46,10 +46,10 @@ class Change:
         return float("inf") if self.before is None else self.before.usd - self.after.usd
 
     def sentence(self) -> str:
-        """E.g. "spot instead of on-demand: $27 -> $18, 0.04 days, by bf16, 8 x FSDP"."""
-        before = "nothing feasible" if self.before is None else f"${self.before.usd:,.0f}"
+        """E.g. "spot instead of on-demand: $27.31 -> $18.20, 2.03 hours, by bf16, 8 x FSDP"."""
+        before = "nothing feasible" if self.before is None else dollars(self.before.usd)
         return (
-            f"{self.words}: {before} -> ${self.after.usd:,.0f}, {number(self.after.days)} days, by "
+            f"{self.words}: {before} -> {dollars(self.after.usd)}, {duration(self.after.days)}, by "
             f"{self.after.recipe.name}"
         )
 
@@ -138,11 +138,11 @@ def _candidates(request: PlanRequest) -> Iterator[tuple[str, dict[str, object]]]
         yield f"a deadline of {longer:g} days", {"deadline_days": longer}
     if request.budget_usd is not None:
         larger = 2 * request.budget_usd
-        yield f"a budget of ${larger:,.0f}", {"budget_usd": larger}
+        yield f"a budget of {dollars(larger)}", {"budget_usd": larger}
     for kind in OTHER_KINDS:
         if kind != request.price:
             yield f"{kind} instead of {request.price}", {"price": kind, "usd_per_gpu_hour": None}
-    if request.price != "own":
+    if request.usd_per_gpu_hour is None:  # your own price is of this chip
         for chip in load_chips():
             if chip.name != request.chip:
                 links = {"inside": None, "between": None}

@@ -13,6 +13,7 @@ import statistics
 from dataclasses import dataclass
 
 from utils.planning.request import PlanRequest
+from utils.planning.texts import dollars, named
 from utils.prices import (
     energy_kwh,
     load_electricity_prices,
@@ -38,18 +39,35 @@ def hour_price(request: PlanRequest) -> HourPrice:
         return HourPrice(request.usd_per_gpu_hour, "your own price")
     if request.price == "bought":
         return _bought(request)
+    if request.price == "spot":
+        return _spot(request)
+    return _listed(request, request.price)
+
+
+def _listed(request: PlanRequest, kind: str) -> HourPrice:
+    """The median of the table's prices of a kind."""
     try:
-        spread = price_spread(request.chip, request.price)
+        spread = price_spread(request.chip, kind)
     except ValueError as error:
         raise ValueError(
-            f"There is no {request.price} price of {request.chip}: give usd_per_gpu_hour."
+            f"There is no {kind} price of {request.chip}: give {named('usd_per_gpu_hour')}."
         ) from error
     count = len(spread.rows)
-    words = f"{request.price}, median of {count} price{'s' * (count > 1)}"
-    if request.price != "spot":
-        return HourPrice(spread.median, words)
-    lost = request.assumptions.spot_restart_share
-    return HourPrice(spread.median / (1 - lost), f"{words}, {lost:.0%} of the hours lost")
+    return HourPrice(spread.median, f"{kind}, median of {count} price{'s' * (count > 1)}")
+
+
+def _spot(request: PlanRequest) -> HourPrice:
+    """Your own price or the table's, of which some hours are lost."""
+    own_usd, lost = request.usd_per_gpu_hour, request.assumptions.spot_restart_share
+    quoted = _listed(request, "spot") if own_usd is None else HourPrice(own_usd, "spot, your price")
+    usd, words = quoted.usd / (1 - lost), f"{quoted.words}, {lost:.0%} of the hours lost"
+    try:
+        steady = _listed(request, "on-demand")
+    except ValueError:  # nothing to compare with
+        return HourPrice(usd, words)
+    if usd > steady.usd:
+        words += f": more than the on-demand median of {dollars(steady.usd)}"
+    return HourPrice(usd, words)
 
 
 def _bought(request: PlanRequest) -> HourPrice:
@@ -58,7 +76,8 @@ def _bought(request: PlanRequest) -> HourPrice:
     prices = [row.usd_per_gpu for row in load_purchase_prices() if row.chip == chip.name]
     if not prices or chip.tdp_w is None:
         raise ValueError(
-            f"There is no purchase price or power of {chip.name}: give usd_per_gpu_hour."
+            f"There is no purchase price or power of {chip.name}: take the {named('price')} own "
+            f"and give {named('usd_per_gpu_hour')}."
         )
     electricity = next(row for row in load_electricity_prices() if row.customer == CUSTOMER)
     power_usd = energy_kwh(1, chip.tdp_w, assumed.pue) * electricity.usd_per_kwh

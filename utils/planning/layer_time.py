@@ -11,8 +11,8 @@ utils/model.py: what each kernel reads and writes, in values per token with D an
     fused attention   2 D + 2 KV   4 D + 4 KV      KV: keys and values, once each
     explicit          6 H T        9 H T           instead of skipping half of the scores
 
-Under autocast norms and residuals are fp32 and each product's input is a copy: 6 bytes a value for
-three D and one F, forward and backward. A layer is never faster than the processor issues kernels.
+Under autocast norms and residuals are fp32, and values are cast at 6 bytes each: 2 D forward (what
+the two norms give to products) and 4 D backward. A layer is never faster than kernels are issued.
 
 Left out: reading weights and activations for products (they are bound by arithmetic at the sizes of
 training), overlap of kernels, what a compiler fuses.
@@ -103,13 +103,13 @@ class _Work:
     def block(self) -> tuple[float, float, float]:
         """Forward, backward, and forward again if it is checkpointed."""
         flops, kernels = self._block_flops(), KERNELS
-        forward_s = self.pace.seconds(flops, self._bytes(6, 4, 2, 1), kernels["forward"])
-        backward_s = self.pace.seconds(2 * flops, self._bytes(6, 6, 3, 2), kernels["backward"])
+        forward_s = self.pace.seconds(flops, self._bytes(6, 4, 2, 1, 2), kernels["forward"])
+        backward_s = self.pace.seconds(2 * flops, self._bytes(6, 6, 3, 2, 4), kernels["backward"])
         if self.recipe.checkpointing != "blocks":
             return forward_s, backward_s, 0.0
         width, wide = self.config.model_dim, self.config.feed_forward_dim
         last = 2 * self.tokens * width * wide  # backward needs all but the last product
-        again_s = self.pace.seconds(flops - last, self._bytes(6, 4, 2, 1), kernels["forward"])
+        again_s = self.pace.seconds(flops - last, self._bytes(6, 4, 2, 1, 2), kernels["forward"])
         return forward_s, backward_s, again_s
 
     def head(self) -> tuple[float, float]:
@@ -141,7 +141,9 @@ class _Work:
             scores *= 0.5 / self.pace.assumptions.attention_share
         return 2 * self.tokens * (linears + scores)
 
-    def _bytes(self, residuals: int, norms: int, wides: int, attentions: int) -> float:
+    def _bytes(
+        self, residuals: int, norms: int, wides: int, attentions: int, casts: int
+    ) -> float:  # fmt: skip
         """What element-wise kernels and attention move; the counts are of the table above."""
         config, width = self.config, self.config.model_dim
         values = self.residual_bytes * (residuals + norms) * width
@@ -152,5 +154,5 @@ class _Work:
             passes = {1: 6, 2: 9}[attentions]
             values += self.value_bytes * passes * config.num_heads * self.length
         if self.copies:
-            values += COPY_BYTES * (3 * width + config.feed_forward_dim)
+            values += COPY_BYTES * casts * width
         return self.tokens * values

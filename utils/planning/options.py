@@ -11,18 +11,18 @@ Left out: tensor and pipeline parallelism, offloading, fp8, two levels of shardi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utils.hardware import Chip
 from utils.planning.hour_price import HourPrice
 from utils.planning.recipe_bytes import recipe_bytes
 from utils.planning.request import PlanRequest
 from utils.planning.step_time import StepTime, step_time
+from utils.planning.texts import GB, dollars, duration, gigabytes
 from utils.prices import energy_kwh
 from utils.recipe import WHOLE_WEIGHTS, TrainingRecipe
 from utils.sharded_bytes import ShardedBytes
 
-GB = 1e9  # chips are sold in decimal gigabytes
 LIBRARY_OF = {
     "single": "torch", "ddp": "torch", "fsdp": "torch", "zero1": "deepspeed",
     "zero2": "deepspeed", "zero3": "deepspeed", "yafsdp": "ours",
@@ -39,12 +39,13 @@ class PlannedRecipe:
     num_steps: int
     hour: HourPrice
     kwh: float
-    problem: str = ""
+    over_bytes: float = 0.0  # more than the chip has for training
+    problem: str = ""  # a predicate: "needs ...", "takes ...", "costs ..."
 
     @property
     def is_too_large(self) -> bool:
         """Whether memory is the problem, which neither time nor money mends."""
-        return "GB over" in self.problem
+        return self.over_bytes > 0
 
     @property
     def step_s(self) -> dict[str, float]:
@@ -75,7 +76,6 @@ class PlannedRecipe:
     def mfu(self) -> float:
         """Model FLOPs utilisation, of the peak at the recipe's precision."""
         return self.step.mfu
-
 
     def prediction(self) -> dict[str, float | str]:
         """What `utils.train --prediction` keeps in a run's log, to compare the run with."""
@@ -155,28 +155,24 @@ def _judged(request: PlanRequest, hour: HourPrice, recipe: TrainingRecipe) -> Pl
     hours = request.num_steps * step.total_s / 3600 * request.num_gpus
     watts = request.chip_row.tdp_w
     kwh = energy_kwh(hours, watts, request.assumptions.pue) if watts else float("nan")
-    planned = PlannedRecipe(recipe, peak, step, request.num_steps, hour, kwh)
-    problem = _problem(request, planned)
-    return PlannedRecipe(recipe, peak, step, request.num_steps, hour, kwh, problem)
-
-
-def number(value: float) -> str:
-    """Three figures, or all before the point: 0.0355, 12.3, 2,054."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    over_bytes = max(0.0, peak.total - usable_bytes(request))
+    planned = PlannedRecipe(recipe, peak, step, request.num_steps, hour, kwh, over_bytes)
+    return replace(planned, problem=_problem(request, planned))
 
 
 def _problem(request: PlanRequest, planned: PlannedRecipe) -> str:
     """The first thing that is wrong, in words."""
-    room = usable_bytes(request)
-    if planned.peak.total > room:
+    if planned.is_too_large:
         return (
-            f"{(planned.peak.total - room) / GB:,.1f} GB over the {request.chip_row.memory_gb:g} "
-            f"GB of the {request.chip}, of which {room / GB:,.1f} are usable"
+            f"needs {gigabytes(planned.peak.total)} GB, {gigabytes(planned.over_bytes)} more than "
+            f"the {gigabytes(usable_bytes(request))} of {request.chip_row.memory_gb:g} GB that are "
+            f"usable on {request.chip}"
         )
     deadline, budget = request.deadline_days, request.budget_usd
     if deadline is not None and planned.days > deadline:
-        over = planned.days - deadline
-        return f"{number(planned.days)} days, {number(over)} over the deadline of {deadline:g}"
+        late = duration(planned.days - deadline)
+        return f"takes {duration(planned.days)}, {late} over the deadline of {duration(deadline)}"
     if budget is not None and planned.usd > budget:
-        return f"${planned.usd - budget:,.0f} over the budget of ${budget:,.0f}"
+        over = dollars(planned.usd - budget)
+        return f"costs {dollars(planned.usd)}, {over} over the budget of {dollars(budget)}"
     return ""

@@ -2,7 +2,7 @@
 
 How it works: rows of texts with the widths of their longest cell. The command has the recipe's own
 flags (`TrainingRecipe.command`) and the model's; the trainer of the course reads bytes, so that the
-model's vocabulary becomes 256, and a line below says so.
+model's vocabulary becomes 256, and the line above it says so.
 
 Left out: pictures (utils.planner_explorer).
 """
@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from utils.planning.hour_price import HourPrice
-from utils.planning.options import GB, PlannedRecipe, number
+from utils.planning.options import PlannedRecipe
 from utils.planning.request import PlanRequest
+from utils.planning.texts import GB, dollars, duration, gigabytes, number, share, token_count
 from utils.trainer.arguments import config_flags
 from utils.trainer.settings import VOCABULARY
 
-HEADERS = ("recipe", "batch", "GB a GPU", "step, s", "days", "dollars", "kWh", "tokens/s", "MFU")
+HEADERS = ("recipe", "batch", "GB a GPU", "step, s", "time", "dollars", "kWh", "tokens/s", "MFU")
 SHOWN_REFUSED = 8
 
 
@@ -28,9 +29,8 @@ def plan_rows(planned: Sequence[PlannedRecipe]) -> list[list[str]]:
     return [
         [
             each.recipe.name, f"{each.recipe.batch_size} x {each.recipe.micro_batches}",
-            f"{each.peak.total / GB:.1f}", number(each.step.total_s), number(each.days),
-            f"{each.usd:,.0f}", f"{each.kwh:,.0f}", f"{each.tokens_per_s:,.0f}",
-            f"{each.mfu:.0%}",
+            gigabytes(each.peak.total), number(each.step.total_s), duration(each.days),
+            dollars(each.usd)[1:], number(each.kwh), f"{each.tokens_per_s:,.0f}", share(each.mfu),
         ]
         for each in planned
     ]  # fmt: skip
@@ -40,12 +40,12 @@ def part_rows(planned: PlannedRecipe) -> list[list[str]]:
     """A recipe's seconds of a step by part, and its bytes by category."""
     total_s = planned.step.total_s
     times = [
-        [name, f"{seconds:.3g} s", f"{seconds / total_s:.0%}"]
+        [name, f"{number(seconds)} s", share(seconds / total_s)]
         for name, seconds in planned.step_s.items()
         if seconds
     ]
     sizes = [
-        [name, f"{size / GB:.2f} GB", f"{size / planned.peak.total:.0%}"]
+        [name, f"{number(size / GB)} GB", share(size / planned.peak.total)]
         for name, size in planned.peak.by_category().items()
         if size
     ]
@@ -59,13 +59,12 @@ def plan_lines(
     """The whole plan."""
     length = request.config.context_length
     lines = [
-        f"{request.model_name}, {request.tokens / 1e9:,.4g} billion tokens, "
+        f"{request.model_name}, {token_count(request.tokens)}, "
         f"{request.step_sequences:,} sequences of {length:,} a step, "
-        f"{request.num_gpus:,} x {request.chip} at ${hour.usd:.2f} an hour ({hour.words})",
-        "",
+        f"{request.num_gpus:,} x {request.chip} at {dollars(hour.usd)} an hour ({hour.words})"
     ]
     if feasible:
-        lines += columns([list(HEADERS), *plan_rows(feasible)])
+        lines += ["", *columns([list(HEADERS), *plan_rows(feasible)])]
         lines += ["", f"A step of {feasible[0].recipe.name}, and its bytes on one GPU:"]
         lines += columns(part_rows(feasible[0]))
     if refused:
@@ -74,14 +73,21 @@ def plan_lines(
         if len(refused) > SHOWN_REFUSED:
             lines.append(f"and {len(refused) - SHOWN_REFUSED} more.")
     if feasible:
-        lines += ["", "The command, on each machine, with $HEAD the first one's address:"]
-        lines.append(plan_command(request, hour, feasible[0]))
-        if request.config.vocab_size != VOCABULARY:
-            lines.append(
-                f"(The course's trainer reads bytes: {VOCABULARY} tokens, where the plan has "
-                f"{request.config.vocab_size:,}.)"
-            )
+        lines += ["", _command_heading(request), plan_command(request, hour, feasible[0])]
     return lines
+
+
+def _command_heading(request: PlanRequest) -> str:
+    """Where to give the command, and that it trains another vocabulary than the plan's."""
+    heading, vocab_size = "The command", request.config.vocab_size
+    if request.cluster.num_nodes > 1:
+        heading += ", on each machine, with $HEAD the first one's address"
+    if vocab_size != VOCABULARY:
+        heading += (
+            f"; it trains a byte model of the same shape (a vocabulary of {VOCABULARY} instead of "
+            f"{vocab_size:,}), so that the bill above is not exactly its bill"
+        )
+    return f"{heading}:"
 
 
 def plan_command(request: PlanRequest, hour: HourPrice, planned: PlannedRecipe) -> str:

@@ -14,12 +14,14 @@ from functools import cached_property
 from numbers import Real
 
 from utils.config import PRESETS, GPTConfig
-from utils.hardware import Chip, find_chip
+from utils.hardware import Chip, find_chip, load_chips
 from utils.planning.assumptions import Assumptions, between_link, inside_link
+from utils.planning.texts import did_you_mean, named
 from utils.recipe import METHODS
 from utils.simulate.links import LINKS, Cluster, Link, cluster_of
 from utils.simulate.llama import find_llama, load_llama_shapes
 
+MOST_TOKENS = 1e18  # a hundred thousand times what any published model has seen
 PRICES = ("on-demand", "spot", "marketplace", "own", "bought")
 USUAL_TOKENS = 2**19  # of a step: half a million, as GPT-3's small models and llm.c have it
 OTHER_SOFTWARE = ("TPU", "Maia")  # chips on which torch's GPU code does not run
@@ -31,8 +33,9 @@ _CHOICES = ("allowed", "off")
 class PlanRequest:
     """A model, its tokens, and GPUs to train it on. Raises ValueError in one sentence.
 
-    `price` is a kind of the price table, "own" with `usd_per_gpu_hour`, or "bought". `inside` and
-    `between` are links of `utils.simulate.links` by name, or links; None is the chip's usual one.
+    `price` is a kind of the price table, "own" with `usd_per_gpu_hour`, or "bought"; with "spot" an
+    own price counts before lost hours. `inside` and `between` are links of `utils.simulate.links`
+    by name, or links; None is the chip's usual one.
     `sequences_per_step` is the batch of all GPUs; None is about half a million tokens.
     """
 
@@ -54,30 +57,35 @@ class PlanRequest:
     assumptions: Assumptions = field(default_factory=Assumptions)
 
     def __post_init__(self) -> None:
-        if self.usd_per_gpu_hour is not None and self.price == "on-demand":
+        if self.usd_per_gpu_hour is not None and self.price in ("on-demand", "marketplace"):
             object.__setattr__(self, "price", "own")
         for name in ("num_gpus", "gpus_per_node", "sequences_per_step"):
             _whole(name, getattr(self, name))
         for name in ("tokens", "usd_per_gpu_hour", "deadline_days", "budget_usd"):
             _positive(name, getattr(self, name))
+        if self.tokens > MOST_TOKENS:
+            raise ValueError(
+                f"{named('tokens')} must be at most {MOST_TOKENS:g}, not {self.tokens:g}."
+            )
         self._check_choices()
         per_step = self.step_sequences * self.config.context_length
         if self.tokens < per_step:
             raise ValueError(
                 f"{self.tokens:,.0f} tokens are less than one step of {per_step:,}: give more "
-                "tokens, or fewer sequences_per_step."
+                f"tokens, or fewer {named('sequences_per_step')}."
             )
 
     def _check_choices(self) -> None:
-        if self.price not in PRICES:
-            raise ValueError(f"price must be one of {', '.join(PRICES)}, not {self.price!r}.")
-        if self.price == "own" and self.usd_per_gpu_hour is None:
-            raise ValueError("An own price needs usd_per_gpu_hour, in dollars.")
+        self._check_price()
         unknown = [each for each in self.methods if each not in METHODS]
         if unknown or not self.methods:
-            raise ValueError(f"methods must be some of {', '.join(METHODS)}, not {self.methods!r}.")
+            raise ValueError(
+                f"{named('methods')} must be some of {', '.join(METHODS)}, not {self.methods!r}."
+            )
         if self.checkpointing not in _CHOICES:
-            raise ValueError(f"checkpointing must be allowed or off, not {self.checkpointing!r}.")
+            raise ValueError(
+                f"{named('checkpointing')} must be allowed or off, not {self.checkpointing!r}."
+            )
         if self.chip_row.use != "trains":
             raise ValueError(f"{self.chip} is made to serve models, not to train them.")
         if self.chip.startswith(OTHER_SOFTWARE):
@@ -89,6 +97,20 @@ class PlanRequest:
             raise ValueError(
                 f"{self.step_sequences} sequences a step do not divide among {self.num_gpus} "
                 f"GPUs: take a multiple of {self.num_gpus}."
+            )
+
+    def _check_price(self) -> None:
+        own, usd = self.usd_per_gpu_hour is not None, named("usd_per_gpu_hour")
+        if self.price not in PRICES:
+            raise ValueError(
+                f"{named('price')} must be one of {', '.join(PRICES)}, not {self.price!r}."
+            )
+        if self.price == "own" and not own:
+            raise ValueError(f"An own price needs {usd}, in dollars.")
+        if self.price == "bought" and own:
+            raise ValueError(
+                "An hour of bought hardware is worked out from what it cost: leave out either "
+                f"{named('price')} or {usd}."
             )
 
     @cached_property
@@ -104,7 +126,11 @@ class PlanRequest:
     @cached_property
     def chip_row(self) -> Chip:
         """The chip's row of the table."""
-        return find_chip(self.chip)
+        try:
+            return find_chip(self.chip)
+        except ValueError as error:
+            hint = did_you_mean(self.chip, [chip.name for chip in load_chips()])
+            raise ValueError(f"{error}{hint}") from error
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -133,14 +159,20 @@ def find_model(name: str) -> GPTConfig:
         return PRESETS[name]
     shapes = [shape.model for shape in load_llama_shapes()]
     if name not in shapes:
-        known = ", ".join((*PRESETS, *shapes))
-        raise ValueError(f"There is no model {name!r}; the known ones are: {known}.")
+        known = (*PRESETS, *shapes)
+        raise ValueError(
+            f"There is no model {name!r}; the known ones are: {', '.join(known)}."
+            f"{did_you_mean(name, known)}"
+        )
     return find_llama(name).config(LLAMA_CONTEXT[name[:7]])
 
 
 def _link(link: str | Link | None) -> Link | None:
     if isinstance(link, str) and link not in LINKS:
-        raise ValueError(f"There is no link {link!r}; the known ones are: {', '.join(LINKS)}.")
+        raise ValueError(
+            f"There is no link {link!r}; the known ones are: {', '.join(LINKS)}."
+            f"{did_you_mean(link, list(LINKS))}"
+        )
     return LINKS[link] if isinstance(link, str) else link
 
 
@@ -148,11 +180,11 @@ def _whole(name: str, value: object) -> None:
     if value is None and name == "sequences_per_step":
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}.")
+        raise ValueError(f"{named(name)} must be a whole number from 1 on, not {value!r}.")
 
 
 def _positive(name: str, value: object) -> None:
     if value is None and name != "tokens":
         return
     if not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} must be a number above 0, not {value!r}.")
+        raise ValueError(f"{named(name)} must be a number above 0, not {value!r}.")
