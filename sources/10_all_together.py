@@ -104,14 +104,14 @@ usd_per_core_hour = 0.05  # put in what you pay
 guess_percent = 100 * promised  # or your own prediction
 
 # %% [markdown]
-# The climb trains for some twelve seconds:
+# The climb trains for some ten seconds:
 
 # %%
 from utils.ladder_report import print_ladder, print_verdict, step_sentences
 from utils.timing import use_one_thread
 
 use_one_thread()
-results = climb(budget_s=12)
+results = climb(budget_s=9)
 print_ladder(results, usd_per_core_hour)
 print("Measured on", measured_where("fp32 and bf16"))
 
@@ -183,7 +183,7 @@ table(headers, [bytes_row(result) for result in results], "Peak bytes of a rank"
 # %%
 from utils.planning.this_machine import calibrate
 
-times = calibrate([rung.recipe for rung in RUNGS], CONFIG)
+times = calibrate([rung.recipe for rung in RUNGS], CONFIG, budget_s=6)
 
 def time_row(result):
     predicted_s, taken_s = times.step_s(result.rung.recipe), result.step_s

@@ -1,8 +1,8 @@
 """The rungs of the ladder: eight recipes, each one change away from the one below it.
 
 How it works: `rungs_of` starts from fp32 with explicit attention in one process and changes one
-thing after the other; `changed_things` says which, so that a test (or a learner with a ladder of
-his own) sees when a rung mixes two. The rungs on ranks cut the same step in parts, and are all ours,
+thing after the other; `changed_things` says which, so that a test (or a learner with another
+ladder) sees when a rung mixes two. The rungs on ranks cut the same step in parts, and are all ours,
 so that they differ by the method alone.
 
 Left out: other orders, and tuning a rung for its batch.

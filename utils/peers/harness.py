@@ -1,8 +1,9 @@
 """The same training under any system: losses, weights, bytes held, bytes sent, seconds.
 
 How it works: `train_system` and `measure_system` are workers for `run_ranks`. The first trains and
-counts traffic in the last step, when nothing is new any more; the second trains two steps under
-the memory meter and reports what the second holds when its gradients are there, and its peak.
+counts traffic in the last step, when nothing is new any more; the second trains three steps under
+the memory meter and reports what the second holds when its gradients are there, and the lower peak
+of the second and third: a thread of gloo may hold a sent tensor a moment longer.
 `one_process` is the oracle: the same steps on one rank, without any system.
 
 Left out: data loading. Batches come from a seed, so that every system gets the same ones.
@@ -23,6 +24,8 @@ from utils.memory import MemoryMeter
 from utils.model import build_gpt
 from utils.peers import MakeSystem, System, TrainingJob, loss_of
 from utils.ranks import TrafficLedger
+
+METERED_STEPS = 3  # of `measure_system`, each of which starts with a barrier
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,11 @@ def train_system(
 def measure_system(
     rank: int, world_size: int, make_system: MakeSystem, job: TrainingJob
 ) -> SystemBytes:
-    """Train two steps under the memory meter and return this rank's bytes."""
-    two_steps = list(batches(job))[:2]
+    """Train three steps (two, if the job has no more) under the meter; this rank's bytes."""
+    steps = list(batches(job))[:METERED_STEPS]
     with MemoryMeter() as meter:
         system = make_system(build_gpt(job.config, seed=job.seed), rank, world_size, job)
-        for number, batch in enumerate(two_steps):
+        for number, batch in enumerate(steps):
             parts = parts_of(batch, rank, world_size, job.num_micro_batches)
             dist.barrier()
             meter.mark(f"step {number}")
@@ -123,10 +126,12 @@ def measure_system(
             system.step()
             del parts
     report = meter.report()
-    first = dict(report.marks)["step 1"]
+    marks = dict(report.marks)
+    starts = [marks[f"step {number}"] for number in range(1, len(steps))]
+    spans = list(zip(starts, [*starts[1:], None], strict=True))
     held = {name: size for name, size in report.at_mark("gradients 1").items() if name in OWNED}
-    made = sum(change > 0 for _, change, _ in report._events[first:])
-    return SystemBytes(held, int(report.total[first:].max()), made)
+    made = sum(change > 0 for _, change, _ in report._events[slice(*spans[0])])
+    return SystemBytes(held, min(int(report.total[a:b].max()) for a, b in spans), made)
 
 
 OWNED = ("parameters", "gradients", "optimizer state")
