@@ -125,9 +125,12 @@ REFUSED = {
     "micro_batches must be a whole number from 1 on, not '2'.": dict(micro_batches="2"),
     "num_ranks must be a whole number from 1 on, not None.": dict(method="ddp", num_ranks=None),
     "num_ranks must be a whole number from 1 on, not True.": dict(num_ranks=True),
-    "The library torch has no zero1 here; it has single, ddp, fsdp.": dict(method="zero1"),
-    "The library torch has no yafsdp here; it has single, ddp, fsdp.": dict(method="yafsdp"),
-    "The library deepspeed has no single here; it has zero1, zero2, zero3.":
+    "The library torch has no zero1 here, it has single, ddp, fsdp: add --library ours or "
+    "--library deepspeed.": dict(method="zero1"),
+    "The library torch has no yafsdp here, it has single, ddp, fsdp: add --library ours.":
+        dict(method="yafsdp"),
+    "The library deepspeed has no single here, it has zero1, zero2, zero3: add --library torch or "
+    "--library ours.":
         dict(library="deepspeed"),
     "The method single is one process, but num_ranks is 2: take ddp, fsdp or another method.":
         dict(num_ranks=2),

@@ -106,7 +106,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     more = ("--no-memory", "--save-every", "1", "--learning-rate", "1e25")
     (ended,) = train_on_ranks(ALONE, folder, *more)
     assert ended.code == 2
-    assert "no number any more: lower the learning rate" in ended.err
+    assert "lower the learning rate and start again in another --folder. step-" in ended.err
     log = read_log(folder)
     assert log.losses and all(map(math.isfinite, log.losses)) and log.end is None
     assert len(checkpoints(folder)) == min(2, len(log.losses))
@@ -129,6 +129,21 @@ def test_weights_that_are_no_numbers_are_not_saved(
     (ended,) = train_on_ranks(ALONE, tmp_path / "run", *SAVING)
     assert ended.code == 2 and "Weights after step 4 are no numbers any more" in ended.err
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-000002"]
+
+
+def test_ctrl_c_before_anything_is_saved_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(loop: Loop) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "run", run)
+    (ended,) = train_on_ranks(ALONE, tmp_path / "run", *SAVING)
+    assert ended.code == 130 and "--resume" not in ended.err
+    assert "nothing had been saved, so the same command starts again." in ended.err
+    monkeypatch.undo()
+    (ended,) = train_on_ranks(ALONE, tmp_path / "run", *SAVING)
+    assert ended.code == 0 and len(read_log(tmp_path / "run").losses) == 6
 
 
 def test_ctrl_c_says_where_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

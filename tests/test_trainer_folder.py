@@ -37,11 +37,15 @@ def whole(finished: Path, tmp_path: Path) -> TrainingLog:
         (ALONE, (), "holds a run already: go on with --resume, or choose another --folder."),
         (replace(ALONE, precision="bf16"), ("--resume",),
          "holds another run, whose precision is fp32 and here bf16"),
-        (replace(ALONE, batch_size=4), ("--resume",), "whose sequences per step is 8 and here 4"),
-        (replace(ALONE, method="fsdp"), ("--resume",), "whose method is whole weights and here"),
+        (replace(ALONE, batch_size=4), ("--resume",), 
+         "whose sequences per step is 8 and here 4: give --sequences-per-step 8, or choose"),
+        (replace(ALONE, method="fsdp"), ("--resume",),
+         "whose method is single or ddp and here fsdp: give --method single or ddp, or choose"),
         (ALONE, ("--resume", "--steps", 7), "whose steps is 6 and here 7"),
         (ALONE, ("--resume", "--num-layers", 1), "whose num layers is 2 and here 1"),
-        (ALONE, ("--resume", "--seed", 1), "whose seed is 0 and here 1"),
+        (ALONE, ("--resume", "--seed", 1), "whose seed is 0 and here 1: give --seed 0, or"),
+        (ALONE, ("--resume", "--no-bias"), "whose bias is True and here False: give --bias, or"),
+        (ALONE, ("--resume", "--ff-dim", 16), "give --ff-dim 0, or choose"),
     ],
     ids=lambda each: None if isinstance(each, str) else str(getattr(each, "name", each)),
 )  # fmt: skip
@@ -60,9 +64,38 @@ def test_another_text_is_another_run(whole: TrainingLog, tmp_path: Path) -> None
     text.write_text(text.read_text().replace("small", "large"))
     ended = call_main(words_of(ALONE, tmp_path / "run", "--resume"))
     assert ended.code == 2 and "whose text's checksum is" in ended.err
+    assert "give the same --text, or choose" in ended.err
 
 
 def test_a_folder_without_its_run_json_is_refused(whole: TrainingLog, tmp_path: Path) -> None:
     (tmp_path / "run" / "run.json").write_text("{")
     ended = call_main(words_of(ALONE, tmp_path / "run", "--resume"))
     assert ended.code == 2 and "nobody knows which run this is" in ended.err
+
+
+def test_a_run_that_saved_nothing_may_be_begun_anew(tmp_path: Path) -> None:
+    """What the sentence after a loss that is no number says, in the same folder."""
+    folder = tmp_path / "run"
+    (ended,) = train_on_ranks(ALONE, folder, "--no-memory", "--learning-rate", "1e25")
+    assert ended.code == 2 and "lower the learning rate and start again. Nothing" in ended.err
+    assert read_log(folder).losses and not read_log(folder).is_finished
+    log = log_of(ALONE, folder, *SAVING)
+    assert [each["step"] for each in log.steps] == [1, 2, 3, 4, 5, 6] and log.is_finished
+    assert log.start["settings"]["learning_rate"] == 2e-3 and log.start["resumed_from"] is None
+    assert log.notes == ["The run was begun anew."]
+    assert log.losses == log_of(ALONE, tmp_path / "other", *SAVING).losses
+    again = log_of(ALONE, folder, *SAVING, "--resume")  # run.json is the new run's
+    assert again.losses == log.losses
+
+
+def test_a_log_of_more_is_not_begun_anew(whole: TrainingLog, tmp_path: Path) -> None:
+    """Somebody may keep the log of a run whose checkpoints took too much room."""
+    folder = tmp_path / "run"
+    for place in folder.glob("step-*"):
+        shutil.rmtree(place)
+    log = folder / "log.jsonl"
+    for kept in (log.read_bytes(), b"another program's log\n"):
+        log.write_bytes(kept)
+        ended = call_main(words_of(ALONE, folder, *SAVING))
+        assert ended.code == 2 and "holds a run already" in ended.err
+        assert log.read_bytes() == kept

@@ -190,5 +190,5 @@ def test_ctrl_c_in_a_terminal_leaves_no_rank(tmp_path: Path) -> None:
         trainer.send_signal(signal.SIGINT)
         _, said = trainer.communicate(timeout=LIMIT_S)
     assert trainer.returncode == 130
-    assert said == f"{ERROR}Interrupted; --resume goes on from the last step-*.\n"
+    assert said == f"{ERROR}Interrupted; --resume goes on from the last complete step-*.\n"
     assert not list(folder.glob("*.unfinished/trainer.json"))

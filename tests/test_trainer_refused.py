@@ -23,7 +23,11 @@ WRONG = {
     "unknown preset": (("--preset", "huge"), "There is no preset 'huge'; the known ones are:"),
     "no ranks": (("--num-ranks", "0"), "num_ranks must be a whole number from 1 on, not 0."),
     "other ranks": (
-        ("--num-ranks", "4", "--method", "ddp"), "The recipe is for 4 ranks, but 1 are running"),
+        ("--num-ranks", "4", "--method", "ddp"), "The recipe is for 4 ranks, but 1 is running"),
+    "no torchrun": (("--num-ranks", "2"), "start it by torchrun --standalone --nproc-per-node 2"),
+    "minus seed": (("--seed=-1",), "--seed must be at least 0 and below 2**63, not -1."),
+    "long seed": (("--seed", "9" * 23), f"and below 2**63, not {'9' * 23}."),
+    "no library": (("--method", "zero1"), "add --library ours or --library deepspeed."),
     "no batch": (("--batch-size", "0"), "batch_size must be a whole number from 1 on, not 0."),
     "uneven batch": (
         ("--sequences-per-step", "12"), "12 sequences a step do not divide into 1 ranks of 8"),
@@ -42,7 +46,7 @@ WRONG = {
     "price": (("--usd-per-gpu-hour", "inf"), "--usd-per-gpu-hour must be a number from 0 on"),
     "word": (("--steps", "many"), "Argument --steps: invalid int value: 'many'"),
     "unknown option": (("--setps", "6"), "Unrecognized arguments: --setps 6"),
-    "no text": (("--text", "nowhere.txt"), "There is no file or folder nowhere.txt"),
+    "no text": (("--text", "nowhere.txt"), "nowhere.txt: give --text the path of a text file."),
     "long context": (("--context-length", "5000"), "too short for context_length=5000"),
     "no prediction": (("--prediction", "nowhere.json"), "The prediction nowhere.json cannot be"),
 }  # fmt: skip
@@ -58,8 +62,9 @@ def test_a_wrong_option_is_one_sentence(words: tuple, said: str, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("size", "said"),
-    [(0, "has 0 bytes"), (999, "has 999 bytes"), (1001, "The validation text has 101 bytes")],
-)
+    [(0, "has 0 bytes"), (999, "at least 1000: give --text a longer file."),
+     (1001, "The validation text has 101 bytes")],
+)  # fmt: skip
 def test_a_text_that_is_too_short_is_refused(size: int, said: str, tmp_path: Path) -> None:
     write_text(tmp_path / "text.txt", size)
     ended = call_main(words_of(ALONE, tmp_path / "run", "--context-length", "128"))
@@ -80,6 +85,17 @@ def test_a_prediction_is_kept_in_the_log(tmp_path: Path) -> None:
     words = words_of(ALONE, tmp_path / "run", "--prediction", path, "--no-memory")
     assert call_main(words).code == 0
     assert read_log(tmp_path / "run").start["prediction"] == {"loss": 5.0, "by": "me"}
+
+
+def test_what_may_not_be_meant_is_noted(tmp_path: Path) -> None:
+    more = ("--no-memory", "--warmup-steps", 7, "--chip", "H100 SXM")
+    ended = call_main(words_of(ALONE, tmp_path / "run", *more))
+    notes = [line for line in ended.out.splitlines() if line.startswith("Note: ")]
+    assert ended.code == 0 and len(notes) == 2
+    assert "--warmup-steps 7 is more than --steps 6" in notes[0]
+    assert "runs on a CPU" in notes[1] and "--chip H100 SXM." in notes[1]
+    ended = call_main(words_of(ALONE, tmp_path / "plain", "--no-memory", "--warmup-steps", 6))
+    assert ended.code == 0 and "Note: " not in ended.out
 
 
 def test_dropout_is_refused() -> None:

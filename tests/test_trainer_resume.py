@@ -123,7 +123,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     path = folder / LOG_NAME
     path.write_bytes(path.read_bytes()[:-40])  # the run had not finished
     (ended,) = train_on_ranks(ALONE, folder, *SAVING, "--resume")
-    assert ended.code == 0 and "step-000006" in ended.out and "moved aside." in ended.out
+    assert ended.code == 0
+    (said,) = [line for line in ended.out.splitlines() if "moved aside" in line]
+    assert said.startswith("step-000006") and said.endswith(", to step-000006.damaged.")
     log = read_log(folder)
     assert log.losses == whole.losses and log.start["resumed_from"] == 4
     assert (folder / "step-000006.damaged").is_dir() and (folder / "step-000006").is_dir()
@@ -133,16 +135,27 @@ def test_when_all_are_damaged_nothing_is_started_over(whole: TrainingLog, tmp_pa
     folder = tmp_path / "run"
     for place in checkpoints(folder):
         (place / "trainer.json").unlink()
-    before = (folder / LOG_NAME).read_bytes()
+    finished_log = (folder / LOG_NAME).read_bytes()
+    for before in (finished_log, finished_log[:-40]):
+        (folder / LOG_NAME).write_bytes(before)
+        (ended,) = train_on_ranks(ALONE, folder, *SAVING, "--resume")
+        assert ended.code == 2
+        assert "(step-000006/trainer.json is missing or damaged)" in ended.err
+        assert (folder / LOG_NAME).read_bytes() == before
+        assert len(checkpoints(folder)) == 2
+
+
+@pytest.mark.parametrize("what", ["all", "shards"])
+def test_a_finished_run_whose_last_checkpoint_is_empty_makes_it_again(
+    what: str, whole: TrainingLog, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    emptied = folder / "step-000006" / ("" if what == "all" else "shards")
+    shutil.rmtree(emptied)
+    emptied.mkdir()
     (ended,) = train_on_ranks(ALONE, folder, *SAVING, "--resume")
-    # The log says that the run is finished, and its last checkpoint has its name.
-    assert ended.code == 0 and "is finished: all 6 steps are done" in ended.out
-    (folder / LOG_NAME).write_bytes(before[:-40])
-    (ended,) = train_on_ranks(ALONE, folder, *SAVING, "--resume")
-    assert ended.code == 2
-    assert "No checkpoint in" in ended.err and "trainer.json is missing or damaged" in ended.err
-    assert (folder / LOG_NAME).read_bytes() == before[:-40]
-    assert len(checkpoints(folder)) == 2
+    assert ended.code == 0 and "is finished" not in ended.out and "step-000006" in ended.out
+    assert read_log(folder).losses == whole.losses and read_log(folder).is_finished
 
 
 def test_a_finished_run_says_so_and_changes_nothing(whole: TrainingLog, tmp_path: Path) -> None:

@@ -60,9 +60,11 @@ class TrainingRecipe:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}.")
         if self.method not in METHODS_OF[self.library]:
+            others = [each for each in LIBRARIES if self.method in METHODS_OF[each]]
             raise ValueError(
-                f"The library {self.library} has no {self.method} here; it has "
-                f"{', '.join(METHODS_OF[self.library])}."
+                f"The library {self.library} has no {self.method} here, it has "
+                f"{', '.join(METHODS_OF[self.library])}: add --library "
+                f"{' or --library '.join(others)}."
             )
         if self.method == "single" and self.num_ranks > 1:
             raise ValueError(

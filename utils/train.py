@@ -6,6 +6,11 @@ makes every machine compute the same thing. Left out: precision, checkpointing a
 lessons add one at a time.
 """
 
+if __name__ == "__main__":  # before torch is imported, so that Ctrl-C meets somebody
+    from utils.trainer.command import run_and_exit  # it imports this module under its own name
+
+    run_and_exit()
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,9 +141,3 @@ def sample_text(
         tokens_BT = torch.cat([tokens_BT, next_B1], dim=1)
     model.train()
     return bytes(tokens_BT[0].tolist()).decode("utf-8", errors="replace")
-
-
-if __name__ == "__main__":
-    from utils.trainer.command import run_and_exit  # it imports this module too
-
-    run_and_exit()

@@ -25,6 +25,7 @@ from utils.recipe import (
     PRECISIONS,
     TrainingRecipe,
 )
+from utils.trainer.phrases import DEFAULT_PRESET, phrase
 from utils.trainer.settings import RunSettings, TrainerError
 
 SHAPES = ("num_layers", "num_heads", "model_dim", "context_length", "vocab_size", "ff_dim",
@@ -38,17 +39,6 @@ RUN_NUMBERS = {
     "max_gradient_norm": float, "seed": int, "save_every": int, "validate_every": int,
     "usd_per_gpu_hour": float,
 }  # fmt: skip
-HELP = {
-    "folder": "where the run's log and checkpoints go; all machines must see the same one",
-    "text": "a text file or a folder of them; the standard library's sources without it",
-    "resume": "go on from the last good checkpoint in the folder",
-    "num_ranks": "how many ranks this is meant for; refused when torchrun starts others",
-    "sequences_per_step": "of all ranks together; sets --micro-batches to fit",
-    "chip": "a row of utils/data/chips.csv whose peak MFU is a share of",
-    "prediction": "a JSON file that is kept in the log, to compare the run with",
-    "save_every": "steps between checkpoints; the last two are kept (0: only at the end)",
-    "no_memory": "leave out the two metered steps before training",
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,11 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     def add(name: str, **options: Any) -> None:
-        parser.add_argument(f"--{name.replace('_', '-')}", help=HELP.get(name), **options)
+        parser.add_argument(f"--{name.replace('_', '-')}", help=phrase(name), **options)
 
     add("folder", required=True)
     add("text")
-    add("preset", default="laptop", metavar="|".join(PRESETS))
+    add("preset", default=DEFAULT_PRESET, metavar="|".join(PRESETS))
     for name in SHAPES:
         add(name, type=int)
     for name in ("bias", "tied_embeddings"):
@@ -120,14 +110,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe(given: dict[str, Any], world_size: int) -> TrainingRecipe:
     meant = given["num_ranks"]
+    if meant is not None and meant > 0 and meant != world_size:
+        raise TrainerError(
+            f"The recipe is for {meant} ranks, but {_are(world_size)} running: start it by "
+            f"torchrun --standalone --nproc-per-node {meant} -m utils.train ..., or leave "
+            "--num-ranks out."
+        )
     names = (*CHOICES, "batch_size", "micro_batches")
     chosen = {name: given[name] for name in names if given[name] is not None}
     recipe = TrainingRecipe(**chosen, num_ranks=world_size if meant is None else meant)
-    if recipe.num_ranks != world_size:
-        raise TrainerError(
-            f"The recipe is for {recipe.num_ranks} ranks, but {world_size} are running: start it "
-            f"by torchrun --nproc-per-node {recipe.num_ranks}, or leave --num-ranks out."
-        )
     whole = given["sequences_per_step"]
     if whole is None:
         return recipe
@@ -143,6 +134,10 @@ def _recipe(given: dict[str, Any], world_size: int) -> TrainingRecipe:
             "one of the two out."
         )
     return replace(recipe, micro_batches=whole // at_once)
+
+
+def _are(num_ranks: int) -> str:
+    return f"{num_ranks} {'is' if num_ranks == 1 else 'are'}"
 
 
 def _config(given: dict[str, Any]) -> GPTConfig:

@@ -1,8 +1,9 @@
 """A run's folder: whose it is, which of its checkpoints can be taken, which are kept.
 
 How it works: `run.json` says what shapes the run's losses. A folder that holds a run is left alone
-without `--resume`, and with it when that run is another one. Going on takes the newest checkpoint
-that can be read; a damaged one gets another name, and is named. The last two are kept.
+without `--resume`, and with it when that run is another one; a run that ended before it had saved
+anything may be begun anew. Going on takes the newest checkpoint that can be read; a damaged one
+gets another name, and is named. The last two are kept.
 
     RUN/run.json, RUN/log.jsonl, RUN/step-000020/, RUN/step-000040/
 
@@ -19,11 +20,12 @@ from typing import Any
 
 from utils.peers import System
 from utils.trainer.group import Ranks, together
-from utils.trainer.log import LOG_NAME, LogWriter
+from utils.trainer.identity import IDENTITY, check_identity, see_identity
+from utils.trainer.log import LOG_NAME, LogWriter, read_events, read_log
 from utils.trainer.settings import RunSettings, TrainerError
-from utils.trainer.state import ABOUT, load_state, read_about
+from utils.trainer.state import ABOUT, SHARDS, load_state, read_about, step_name
 
-IDENTITY, DAMAGED, NUM_KEPT = "run.json", ".damaged", 2
+DAMAGED, NUM_KEPT = ".damaged", 2
 STEP = re.compile(r"step-(\d{6,})")
 
 
@@ -33,6 +35,23 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(found[path][1]), reverse=True)
 
 
+def way_on(folder: Path | None) -> str:
+    """How a run that has been stopped from outside goes on."""
+    if folder is not None and checkpoints(folder):
+        return "--resume goes on from the last complete step-*."
+    return "nothing had been saved, so the same command starts again."
+
+
+def is_finished(settings: RunSettings) -> bool:
+    """Whether the log has its end and the last step's checkpoint is there."""
+    last = settings.folder / step_name(settings.steps)
+    try:
+        read_about(last)
+        return any((last / SHARDS).iterdir()) and read_log(settings.folder).is_finished
+    except (OSError, ValueError, TrainerError):  # a damaged log does not stop a run from going on
+        return False
+
+
 def claim(settings: RunSettings, identity: dict[str, Any], ranks: Ranks) -> LogWriter | None:
     """Make the folder this run's own, from all ranks; rank 0 gets the log to write.
 
@@ -40,7 +59,7 @@ def claim(settings: RunSettings, identity: dict[str, Any], ranks: Ranks) -> LogW
     --resume, or one that is being written, and when not all ranks see the same folder.
     """
     log = together(lambda: _claim(settings, identity) if ranks.is_first else None)
-    together(lambda: _see(settings.folder, identity))
+    together(lambda: see_identity(settings.folder, identity))
     return log
 
 
@@ -61,14 +80,15 @@ def take_newest(
         except _Foreign:
             raise
         except TrainerError as error:
-            said.append(f"{str(error).split(': take ')[0].rstrip('.')}: moved aside.")
+            reason = str(error).split(": take ")[0].rstrip(".")
+            said.append(reason if place.name in reason else f"{place.name}: {reason}")
             continue
         together(lambda: ranks.is_first and _move_aside(places[: len(said)]))
-        return about, said
+        pairs = zip(said, places, strict=False)
+        return about, [f"{why}: moved aside, to {each.name}{DAMAGED}." for why, each in pairs]
     if places:
         raise TrainerError(
-            f"No checkpoint in {folder} can be taken ({said[0].removesuffix(': moved aside.')}): "
-            "start in another --folder."
+            f"No checkpoint in {folder} can be taken ({said[0]}): start in another --folder."
         )
     return None, ["There is no checkpoint to go on from: starting from the beginning."]
 
@@ -96,8 +116,12 @@ def _claim(settings: RunSettings, identity: dict[str, Any]) -> LogWriter:
     folder = settings.folder
     log = _open_log(folder)
     try:
-        if _holds_run(folder):
-            _check_identity(settings, identity)
+        if not settings.resume and _has_saved(folder):
+            raise TrainerError(
+                f"{folder} holds a run already: go on with --resume, or choose another --folder."
+            )
+        if settings.resume and _holds_run(folder):
+            check_identity(folder, identity)
         _write(folder / IDENTITY, identity)
     except BaseException:
         log.close()
@@ -119,26 +143,13 @@ def _holds_run(folder: Path) -> bool:
     return bool(checkpoints(folder)) or (folder / LOG_NAME).stat().st_size > 0
 
 
-def _check_identity(settings: RunSettings, identity: dict[str, Any]) -> None:
-    folder = settings.folder
-    if not settings.resume:
-        raise TrainerError(
-            f"{folder} holds a run already: go on with --resume, or choose another --folder."
-        )
-    try:
-        theirs = json.loads((folder / IDENTITY).read_text())
-        theirs = theirs if isinstance(theirs, dict) else {}
-    except (OSError, ValueError):
-        raise TrainerError(
-            f"{folder / IDENTITY} is missing or damaged, so nobody knows which run this is: choose "
-            "another --folder."
-        ) from None
-    for name, mine in identity.items():
-        if theirs.get(name) != mine:
-            raise TrainerError(
-                f"{folder} holds another run, whose {name} is {theirs.get(name)} and here {mine}: "
-                "give the same options, or choose another --folder."
-            )
+def _has_saved(folder: Path) -> bool:
+    """Whether there is more to lose than the log of a run that came to nothing."""
+    events = read_events(folder / LOG_NAME)
+    is_strange = not events and _holds_run(folder)
+    return is_strange or any(each["event"] in ("saved", "end") for each in events) or bool(
+        checkpoints(folder)
+    )
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -146,17 +157,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     beside = path.with_name(path.name + ".unfinished")
     beside.write_text(json.dumps(content, indent=1))
     beside.replace(path)
-
-
-def _see(folder: Path, identity: dict[str, Any]) -> None:
-    try:
-        is_same = json.loads((folder / IDENTITY).read_text()) == identity
-    except (OSError, ValueError):
-        is_same = False
-    if not is_same:
-        raise TrainerError(
-            f"{folder} is not what rank 0 has under that name: all machines need one shared folder."
-        )
 
 
 def _move_aside(places: list[Path]) -> None:

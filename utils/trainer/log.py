@@ -122,8 +122,9 @@ def _log_of(events: list[Event], notes: list[str]) -> TrainingLog:
     notes += [each["reason"] for each in by_kind["stopped"]]
     starts = by_kind["start"]
     if len(starts) > 1:
-        places = ", ".join(str(each.get("resumed_from") or 0) for each in starts[1:])
-        notes.append(f"The run was resumed from step {places}.")
+        places = [each.get("resumed_from") or 0 for each in starts[1:]]
+        from_where = f"resumed from step {', '.join(map(str, places))}"
+        notes.append(f"The run was {from_where if any(places) else 'begun anew'}.")
     there = [each["step"] for each in by_kind["step"]]
     num_missing = max(there, default=0) - len(set(there))
     if num_missing:

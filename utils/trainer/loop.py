@@ -80,9 +80,10 @@ class Loop:
         synchronise()
         step_s = time.perf_counter() - start_s
         if not math.isfinite(loss):
+            elsewhere = "" if self.saved_step is None else " in another --folder"
             raise TrainerError(
                 f"The loss of step {self.spent.step + 1} is {loss}, no number any more: lower the "
-                f"learning rate and start again. {self.last_good()}"
+                f"learning rate and start again{elsewhere}. {self.last_good()}"
             )
         self.spent.step += 1
         self.spent.seconds += step_s

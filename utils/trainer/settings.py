@@ -20,6 +20,7 @@ from utils.recipe import WHOLE_WEIGHTS, TrainingRecipe
 from utils.train import TrainingConfig
 
 VOCABULARY = 256  # a byte is a token
+NUM_SEEDS = 2**63  # torch's generators take these
 ERROR = "utils.train: "  # how the trainer's last sentence begins
 GONE = "Another rank is gone"  # said by ranks that a failure elsewhere has ended
 
@@ -65,6 +66,8 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise TrainerError(f"{_flag(name)} must be a number from 0 on, not {value}.")
+        if not 0 <= self.seed < NUM_SEEDS:
+            raise TrainerError(f"--seed must be at least 0 and below 2**63, not {self.seed}.")
         if self.config.vocab_size < VOCABULARY:
             raise TrainerError(
                 f"A byte needs a vocabulary of {VOCABULARY}, and the model's is "

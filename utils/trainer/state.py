@@ -95,7 +95,7 @@ def _refuse_nan(system: System, step: int) -> None:
             if not torch.isfinite(local).all():
                 raise TrainerError(
                     f"Weights after step {step} are no numbers any more and are not saved: lower "
-                    "the learning rate, and start again or go on from the last checkpoint."
+                    "the learning rate and start again (in another --folder if something is saved)."
                 )
 
 

@@ -30,7 +30,10 @@ def text_of(settings: RunSettings) -> tuple[Corpus, str]:
 
 def _load(settings: RunSettings) -> Corpus:
     path = None if settings.text is None else Path(settings.text)
-    corpus = load_corpus(path, MAX_BYTES if path is None else max(MAX_BYTES, _size(path)))
+    try:
+        corpus = load_corpus(path, MAX_BYTES if path is None else max(MAX_BYTES, _size(path)))
+    except (OSError, ValueError) as error:
+        raise TrainerError(str(error).replace("give load_corpus", "give --text")) from None
     for split in ("train", "validation"):
         corpus.batch(0, 1, settings.config.context_length, split)
     return corpus
