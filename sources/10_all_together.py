@@ -332,7 +332,7 @@ whole = start_training(recipe, *options, folder=runs_folder / "whole")
 # %%
 last, ranks = whole.steps[-1], whole.end["ranks"]
 print("tokens:", f"{last['tokens']:,}", "in", measured(last["seconds"], "s"))
-print("MFU:", measured(f"{last['mfu']:.1%}"), "of the rate of:", measured(whole.start["peak_source"]))
+print("MFU:", measured(f"{last['mfu']:.1%} of the rate of a {whole.start['peak_source']}"))
 print("dollars so far:", measured(f"{last['usd']:.2g}"))
 rows = [(each["rank"], sum(each["held"].values()), each["peak_bytes"], each["sent_bytes_per_step"])
         for each in ranks]
