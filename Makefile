@@ -24,7 +24,7 @@ OFFLINE = The installation did not finish (see the message above). Check the net
 
 .DEFAULT_GOAL := help
 .PHONY: help venv check-env lab test unit nbval browser-venv slides-venv lint build my-labs slides \
-	grade bench record lock clean-venv FORCE
+	grade preflight bench record prove lock clean-venv FORCE
 
 help: ## list the commands
 	@echo 'make <command>:'
@@ -99,11 +99,21 @@ slides: $(SLIDES_READY) ## one deck a lesson in slides/, for a projector and wit
 grade: $(READY) ## check all submitted labs: ARGS="FOLDER", or ARGS="--rehearse"
 	$(VENV_PYTHON) -m utils.grade $(ARGS)
 
+# What needs least time comes first; the last part needs Linux. Each part ends make when it fails.
+preflight: check-env ## the evening before a workshop: all of it, once; ARGS goes to the notebooks' run
+	@$(MAKE) --no-print-directory slides ARGS=
+	@$(MAKE) --no-print-directory nbval
+	@$(MAKE) --no-print-directory grade ARGS=--rehearse
+	@echo 'Ready for the workshop: environment, slides, notebooks and grading.'
+
 bench: $(READY) ## how much the instruments themselves cost
 	$(VENV_PYTHON) -m utils.bench $(ARGS)
 
 record: $(READY) ## run the timed experiments on this machine and keep them for the lessons
 	$(VENV_PYTHON) -m utils.record $(ARGS)
+
+prove: $(READY) ## run and compare every notebook many times: ARGS="--times 20 --load 1"
+	$(VENV_PYTHON) -m utils.prove $(ARGS)
 
 # uv keeps the versions found in .venv and adds those for other Pythons and systems. The packages
 # of torch's CUDA build are left out: torch names them exactly itself, and a build of torch for

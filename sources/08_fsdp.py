@@ -30,17 +30,18 @@ sys.path.insert(0, str(next(folder for folder in folders if (folder / "utils").i
 # %% [markdown]
 # ## 1. The bill of waiting
 #
-# Take Llama 2's shape with 7 billion parameters on 64 H100s, one sequence of 2,048 tokens each.
-# Each step moves the model three times: weights for forward, weights again for backward, gradients.
-# The chips reach half of their peak (assumed). If nobody computes while a message travels, what
-# share of a step, in percent, is waiting?
+# Take Llama 2's shape with 7 billion parameters on 64 H100s, one sequence of 2,048 tokens each, in
+# nodes of eight with 400 Gbit/s for each GPU. Each step moves the model three times, in bf16: weights
+# for forward, weights again for backward, gradients. Lesson 06's simulator says: each such message
+# takes 1.7 ms for one block; the block's forward takes 1.8 ms (at half of the chips' peak, which is
+# assumed), its backward twice as long. If nobody computes while a message travels, what share of a
+# step, in percent, is waiting?
 
 # %%
 guess_percent = 15  # your prediction
 
 # %% [markdown]
-# The simulator of lesson 06 knows FSDP's step as well. First as lesson 07 did it, then with weights
-# gathered one layer ahead:
+# Now the whole step. First as lesson 07 did it, then with weights gathered one layer ahead:
 
 # %%
 from utils.experiments.llama_steps import FAST, SLOW, ddp_step, fsdp_step, gather_per_forward
@@ -55,10 +56,13 @@ print(f"one layer ahead: {better.exposed_s / better.total_s:.0%}, with the same 
 #
 # ## 2. FSDP in five hooks
 #
-# As in lesson 07 the model is cut into units, each block and the rest (the *root*), each unit is one
-# flat tensor, and a rank keeps an N-th of it: its *shard*, fp32, the only thing that lasts and the
-# only thing that the optimizer sees. To gather is to allocate the flat tensor and fill it from all
-# ranks' shards. A *lane* does the sending:
+# As in lesson 07 the model is cut into units: each block, and the rest (the *root*). Each unit is one
+# flat tensor, and a rank keeps an N-th of it, its *shard*, in fp32. Shards are all that lasts, and
+# all that the optimizer sees. To gather is to allocate the flat tensor and to fill it from all ranks'
+# shards. A *lane* does the sending. (Methods stand here without their class: these are `FlatShard`'s,
+# the hooks further down are `FullySharded`'s.)
+#
+# In code:
 
 # %%
 from typing import Any
@@ -91,8 +95,8 @@ from utils.techniques.watch import tensors_in
 # show: utils.techniques.flat_shard.FlatShard.start_reduce
 
 # %% [markdown]
-# The rest is timing. Hooks on each module, forward and backward, call `_enter`. Whoever enters a
-# unit starts the gathers of those that come next, and waits for its own only:
+# The rest is timing. Hooks on each module call `_enter`, with `step` 1 in forward and -1 in backward.
+# Whoever enters a unit starts the gathers of those that come next, and waits for its own only:
 
 # %%
 # show: utils.techniques.fsdp.FullySharded._enter
@@ -129,6 +133,7 @@ config = GPTConfig(num_layers=5, num_heads=4, model_dim=128, context_length=32)
 parameters, block = count_parameters(config).total, count_parameters(config).block
 share = config.num_layers * block / parameters  # of the model that is in blocks
 tokens_BT = torch.arange(64).view(2, 32)
+print(f"{parameters:,} parameters, {share:.0%} of them in blocks")
 
 # %% [markdown]
 # What is one of its weights before a step, while its block computes, and after?
@@ -154,8 +159,8 @@ print(*run_ranks(look_at_a_weight, 2)[0])
 # ## 3. Naive: gather when needed
 #
 # To see messages on this machine, the lane is a slow link of 60 MB/s, and hooks note when each block
-# computes. Blocks travel three times, the root twice. How many milliseconds of messages is that, and
-# how long does a step take on two ranks if, as in lesson 07, whoever sends waits?
+# computes. Blocks travel three times, the root twice, in fp32. How many milliseconds of messages is
+# that on two ranks, and how many of them are waiting if, as in lesson 07, whoever sends waits?
 
 # %%
 from utils.experiments.gathers import WAYS, as_spans, quickest_step, step_s, waiting_s
@@ -174,6 +179,9 @@ def times(way):
 print("{}: step {}, waiting {}".format(names[0], *times(names[0])))
 
 # %% [markdown]
+# What is not waiting is computing. If messages and computing went on at the same time, a step would
+# take as long as the longer of the two.
+#
 # ## 4. Better: gather one layer ahead
 #
 # The change is one argument, and the lane's thread:
@@ -202,9 +210,9 @@ table(["way", "step", "waiting"], [(way, *times(way)) for way in names], "One st
 
 # %% [markdown]
 # The second row sends gradients without waiting, but gathers only when needed: each gather queues
-# behind the gradients that have just left, and little is won. In the third, what is left are the first
-# gathers, before which there is nothing to compute, and whatever the link takes longer than a layer.
-# What prefetch costs is memory. How many layers more, for each layer ahead?
+# behind the gradients that have just left, and little is won. In the third, what is left are the
+# first gathers, before which there is nothing to compute, and whatever the link takes longer than a
+# layer. What prefetch costs is memory. How many layers more, for each layer ahead?
 
 # %%
 from utils.experiments.fsdp_bill import fsdp_bill
@@ -237,7 +245,8 @@ table(headers, rows, "Weights freed after forward, or kept")
 
 # %% [markdown]
 # Held is 16/N either way (plus Adam's counters). Sent is 3 (N - 1) / N, less the root's second
-# gather. A gather costs bytes on the wire, a whole model costs memory: choose by which is short.
+# gather. Weights that are kept raise the peak by three blocks, for five are whole instead of two. A
+# gather costs bytes on the wire, a whole model costs memory: choose by which is short.
 #
 # **Sixteen bits.** The shards stay fp32, but what is gathered is bf16, and a layer computes in it.
 # Gradients are averaged in fp32:
@@ -259,7 +268,8 @@ headers = ["computes in", "held", "peak, MB", "gathers", "gradients", "loss with
 table(headers, rows, "Mixed precision on two ranks")
 
 # %% [markdown]
-# Half the bytes of all gathers, and of all activations; the optimizer loses nothing.
+# Gathers send half the bytes. The peak falls less: shards of weights, gradients and Adam's moments
+# stay fp32, and so the optimizer loses nothing.
 #
 # **Two levels.** Links inside a node are fast, between nodes slow. *Hybrid sharding* spreads the
 # model over neighbours only and keeps a replica in each node. Weights then never leave the node;
@@ -310,8 +320,9 @@ def kept_weights(rank, world_size, dtype, casts, plan):
     with checkpointed(model, plan), ManualAutocast() if casts else nullcontext():
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = next_token_loss(model, tokens_BT, tokens_BT)
-    whole = [t for t in kept if t.dtype is torch.bfloat16 and t.untyped_storage().nbytes()]
-    return sum(t.nbytes for t in whole if t.shape in shapes), loss.item()
+    low = [t for t in kept if t.dtype is torch.bfloat16 and t.shape in shapes]
+    there = [t for t in low if t.untyped_storage().nbytes() >= t.nbytes]  # not freed
+    return sum(t.nbytes for t in there), loss.item()
 
 # %% [markdown]
 # Autocast over fp32 gathers; autocast with every block run again in backward; bf16 gathers:
@@ -325,9 +336,9 @@ for name, way in ways.items():
 reveal("7 billion, on each GPU", guess_bytes, 2 * linear, "bytes")
 
 # %% [markdown]
-# (What is left in the last two lines belongs to the root, which stays.) The copies are whole, on every
-# rank, whatever N is: FSDP frees what it has made, not what others have made from it. So let FSDP do
-# the casting (bf16 gathers), or run blocks again. Does running again gather again?
+# (What is left in the last two lines belongs to the root, which stays.) The copies are whole, on
+# every rank, whatever N is: FSDP frees what it has made, not what others have made from it. So let
+# FSDP do the casting (bf16 gathers), or run blocks again. Does running again gather again?
 
 # %%
 def count_gathers(rank, world_size, plan):
@@ -422,11 +433,11 @@ with tempfile.TemporaryDirectory() as parent:
 # ## 8. Is FSDP faster than DeepSpeed?
 #
 # The article says FSDP is "15-20 % more efficient" than DeepSpeed. No source for that number was
-# found. By construction there is little to expect: ZeRO-3 and FSDP are one algorithm with the same
-# bytes. The published side-by-side says so too. Hugging Face and IBM trained Granite 7B on four
-# A100s, batch 8: FSDP 3,158.7 tokens per second and GPU, DeepSpeed 3,094.5 (huggingface/blog,
-# "From DeepSpeed to FSDP and back", June 2024), which is +2.1 %. And on this machine? Lesson 07's
-# stage 3 and DeepSpeed's, beside the three systems above:
+# found. By construction there is little to expect: ZeRO-3 and FSDP are one algorithm with nearly
+# the same bytes. The one published comparison that we found agrees. Hugging Face and IBM trained
+# Granite 7B on four A100s, batch 8: FSDP 3,158.7 tokens per second and GPU, DeepSpeed 3,094.5
+# (huggingface/blog, "From DeepSpeed to FSDP and back", June 2024), which is +2.1 %. And on this
+# machine? Lesson 07's stage 3 and DeepSpeed's, beside the three systems above:
 
 # %%
 from utils.peers.deepspeed_import import deepspeed_problem
@@ -509,9 +520,10 @@ sharded_explorer({**PRESETS, "this lesson's": config}, here)
 # ## 10. When it does not pay
 #
 # A layer's gather takes the same time however few tokens it is for; its forward does not. So one
-# ratio decides: gather over forward. Above 1 no prefetch can hide it. Llama's 7 billion on 64 GPUs
-# again, on two networks, with plain data parallelism beside it (as if it fitted). *Exposed* is the
-# share of the step in which a GPU waits:
+# ratio decides: gather over forward. Above 1 no prefetch can hide it. (Backward has the same ratio:
+# two messages beside twice the computing.) Llama's 7 billion on 64 GPUs again, on two networks,
+# with plain data parallelism beside it (as if it fitted). *Exposed* is the share of the step in
+# which a GPU waits:
 
 # %%
 rows = []
@@ -526,19 +538,23 @@ table(headers, rows, "64 H100s at half of their peak, simulated")
 
 # %% [markdown]
 # - **When DDP fits.** It sends 2 where FSDP sends 3. Use FSDP for the memory, not for speed.
-# - **On slow links** nothing hides three models a step, and 3 against 2 is what you pay.
-# - **With few tokens per GPU.** Adding GPUs at a fixed batch walks up this table: the ratio doubles
-#   with each halving. A longer sequence, more sequences, or micro-batches that keep their weights
-#   walk down again.
+# - **On slow links.** Nothing hides three models a step there, and the slower the link, the nearer
+#   you come to paying 3 for DDP's 2.
+# - **With few tokens per GPU.** Adding GPUs at a fixed batch walks up this table: the ratio about
+#   doubles with each halving. A longer sequence, more sequences, or micro-batches that keep their
+#   weights walk down again.
 
 # %% [markdown]
 # ## Takeaways
 #
-# - FSDP is ZeRO-3 with hooks: gather before, free after, reduce behind; 16/N bytes a parameter.
+# - FSDP is ZeRO-3 with hooks: gather before a layer computes, free it afterwards, reduce its
+#   gradients while the next one computes; 16/N bytes a parameter stay.
 # - One layer ahead hides the messages, as long as a layer computes longer than its gather takes.
-# - The root stays, so 3 (N - 1)/N less its second gather is sent; hybrid sharding keeps gathers near.
+# - A step sends 3 (N - 1)/N models, less the root's second gather, for the root stays whole; hybrid
+#   sharding keeps gathers inside a node.
 # - What is made from gathered weights is not freed with them: let FSDP cast, not autocast.
-# - FSDP and DeepSpeed are one algorithm: equal bytes, +2.1 % where somebody measured.
+# - FSDP and DeepSpeed's ZeRO-3 are one algorithm: nearly equal bytes, and +2.1 % where somebody
+#   measured.
 #
 # **Next:** [lab 08](../labs/lab_08_fsdp.ipynb), then lesson 09: each gather allocates, each free
 # gives back. What does that churn cost, and what do YaFSDP's two buffers save?

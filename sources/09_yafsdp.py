@@ -106,8 +106,9 @@ show(figure, "Who is in which buffer", "A layer's weights arrive while its neigh
      "the other buffer; layers 3 and 4 are still there when backward begins.")
 
 # %% [markdown]
-# That last point is a gift: backward begins with layers 4 and 3, the last users of their buffers,
-# so they need no second gather.
+# (White is a buffer that nobody fills or reads; its values are still there.) That last point is a
+# gift: backward begins with layers 4 and 3, the last users of their buffers, so they need no second
+# gather.
 #
 # In code, a buffer is memory, an owner, and the one question that matters:
 
@@ -193,9 +194,10 @@ rows = [layers_row(num_layers) for num_layers in (2, 4, 8, 16)]
 table(LAYERS_HEADERS, rows, "Two ranks; held and peak in bytes per parameter, sent in models")
 
 # %% [markdown]
-# With two layers YaFSDP is not sharded at all: its buffers are the model. With 16 they are a small
-# part. In bytes it never wins, neither held nor at the peak. On the wire it saves the second gather
-# of two layers, much of four and little of 80. What it wins is a peak that cannot grow by chance.
+# With two layers the buffers hold the whole model on every rank, beside its shards. With 16 they are
+# a small part. In bytes YaFSDP never wins, neither held nor at the peak. On the wire it saves the
+# second gather of two layers, much of four and little of 80. What it wins is that memory for whole
+# units is taken once: no gap and no piece that is freed late can make it grow.
 #
 # And time? Here is no GPU's allocator, but one of the C library. It keeps small pieces; pieces
 # above 32 MiB go back to the system, which must bring in every page anew. So let layers have 39 MB,
@@ -217,10 +219,10 @@ print("pages a step, large layers:", *(f"{name} {measured(pages[name])}" for nam
 
 # %% [markdown]
 # On our machine (Intel Xeon, two cores busy with other work, fp32, 2026-11-25) YaFSDP brought in a
-# third of the pages or so. With large layers it took 0.66 to 0.80 of the time in five runs (where
-# weights are freed, and two layers' gathers are saved as well, 0.56 to 0.82, again in five); with
-# small layers 0.78 to 0.94, twice too noisy to tell. That is the mechanism, not the article's
-# percentage: a GPU's allocator works otherwise.
+# third of the pages or so. With large layers it took 0.56 to 0.80 of the time in six runs (and about
+# as much where weights are freed, so that two layers' gathers are saved as well: 0.56 to 0.82 in
+# five); with small layers 0.78 to 0.94, three times too noisy to tell. That is the mechanism, not the
+# article's percentage: a GPU's allocator works otherwise.
 #
 # ## 5. The hazard
 #
@@ -273,8 +275,8 @@ print(f"with three buffers: loss {run_ranks(two_ahead, 2, 3)[0]:.3f}")
 print(f"without the check:  loss {run_ranks(two_ahead, 2, 2, False)[0]:.3f}, and no error")
 
 # %% [markdown]
-# All shapes fit, nothing fails, and the loss is wrong in a way that nobody notices. So the question
-# is asked at run time, and the answer is held against one process.
+# All shapes fit, nothing fails, and the loss is wrong in a way that nobody notices. So a buffer asks
+# the question at run time, and the training is held against that of one process.
 #
 # ## 6. The same training
 #
@@ -392,7 +394,7 @@ print(f"below: {summary.below}, above: {summary.above}; median {summary.median_p
 # saved is as printed by the authors; the others come from seconds with two decimals.) Before you
 # compare two percentages, ask which reading each is.
 #
-# What decides about the gain?
+# What makes the gain large or small?
 
 # %%
 from utils.yafsdp_plots import draw_gains
@@ -403,17 +405,18 @@ means = [f"{mean:.1f} % at {length:,}" for length, mean in summary.mean_percent_
 show(figure, "Published gain", f"The fewer tokens, the larger the gain: {', '.join(means)} tokens.")
 
 # %% [markdown]
-# Few tokens per gather mean that messages are exposed; lesson 08's ratio again. There YaFSDP has
-# something to save. At 8,192 tokens, where FSDP waits little, it saves 2.5 %.
+# With few tokens per gather messages are exposed: lesson 08's ratio again. There YaFSDP has something
+# to save; at 8,192 tokens, where FSDP waits little, 2.5 %. (At 2,048 larger models gain more, too;
+# that ratio, nearly the same for all sizes, does not say why.)
 #
 # ## 9. Twelve rows from four
 #
-# Can the gain be predicted? The simulator has both schedules. Five parameters are fitted to the
-# times of four rows: utilisation, a node's bandwidth, the start of a message, and for FSDP alone
-# the copies of gradients and its reduce-scatter's share of the bandwidth. The rows are the corners
-# of the Llama 2 part, smallest and largest model at the shortest and longest sequence, chosen
-# before anything was fitted (though with the table in sight). By how many percent will the other
-# twelve be missed?
+# Can the gain be predicted? The simulator has both schedules. Five parameters are fitted to four
+# rows: utilisation, a node's bandwidth, the start of a message, and for FSDP alone the
+# copies of gradients and its reduce-scatter's share of the bandwidth. The rows are the corners of
+# Llama 2, smallest and largest model at the shortest and longest sequence, chosen before any fit
+# (with the table in sight). The goals: a median error of at most 10 % for the other twelve,
+# and a rank correlation of the gains of at least 0.8. By how many percent will they be missed?
 
 # %%
 guess_error = 3.0  # your prediction, in percent of a step's time; the median
@@ -436,8 +439,8 @@ show(figure, "Predicted and published", "Times lie near the diagonal, below it a
      "the gains the order is mostly right, and the sizes are too much alike.")
 
 # %% [markdown]
-# The times are good, and the order of the gains is, too. Before you trust it, three looks behind.
-# By sequence length:
+# Both goals are reached. Before you trust that, look behind it three times. First, by sequence length
+# (the twelfth row, at 8,192 tokens, stands alone):
 
 # %%
 from utils.yafsdp_report import FIT_HEADERS, LENGTH_HEADERS, fit_rows, length_rows, other_fits
@@ -445,30 +448,32 @@ from utils.yafsdp_report import FIT_HEADERS, LENGTH_HEADERS, fit_rows, length_ro
 table(LENGTH_HEADERS, length_rows(twelve), "Behind the median")
 
 # %% [markdown]
-# Every run at 4,096 tokens is predicted too fast, with both systems: computing and sending take
-# equally long there, and in the simulator they do not disturb each other. Within that length the
-# order is wrong; most of the correlation comes from length alone. Second: from where does the
-# predicted gain come? Take FSDP's copies and its slower reduce-scatter away, and leave the buffers:
+# Every run at 4,096 tokens is predicted too fast, with both systems. (Our guess: computing and
+# sending take equally long there, and in the simulator they do not disturb each other.) Within that
+# length the order is wrong; most of the correlation comes from length alone. Second: where does the
+# predicted gain come from? Take FSDP's copies and its slower reduce-scatter away, and leave the
+# buffers:
 
 # %%
 bare = predict_yafsdp(without_fsdp_losses(fit))
 for name, some in (("with both", predictions), ("buffers alone", bare)):
     gains = [each.speedup_percent for each in some]
     print(f"{name}: time saved {min(gains):.1f} to {max(gains):.1f} %")
+print(f"fitted: FSDP's reduce-scatter reaches {fit.scatter_share:.0%} of the bandwidth")
 
 # %% [markdown]
 # So in this model *nothing* comes from the two buffers as a schedule: FSDP, too, keeps two layers
-# at a time and gathers one ahead. All of it comes from gradient copies and from a reduce-scatter
-# that reaches 77 % of the bandwidth. Third: does the choice of four rows matter?
+# at a time and gathers one ahead. All of it comes from gradient copies and from the slower
+# reduce-scatter. Third: does the choice of four rows matter?
 
 # %%
 table(FIT_HEADERS, fit_rows(other_fits()), "Fitted to other rows")
 
 # %% [markdown]
-# It does. Four rows of 7B alone miss both goals that we had set (10 % and 0.8); every fourth row
-# would have done better than the corners. To choose it now would be to choose by the answer. Five
-# numbers fitted to eight times are a good guess, and no proof. Try other models, sequences and
-# networks: where does YaFSDP's gain vanish, and which method is fastest where all fit?
+# It does. Four rows of 7B alone miss both goals; every fourth row would have done better than the
+# corners. To choose those now would be to choose by the answer. Five numbers fitted to eight times
+# are a good guess, and no proof. Try other models, sequences and networks (FSDP's copies count as
+# computing here): where does YaFSDP's gain vanish, and which method is fastest where all fit?
 
 # %%
 from utils.sharding_explorers import sharding_explorer
@@ -494,8 +499,8 @@ sharding_explorer()
 # - Two weight and two gradient buffers, taken in turn: a step of YaFSDP allocates no whole layer.
 # - The price is bytes: four layers above 16/N. The gift: two layers that are not gathered again.
 # - A buffer overwritten in use is silent: refuse it at run time, and compare with one process.
-# - "10-25 %" is five rows of sixteen; the gain is 17 % at 2,048 tokens and 2.5 % at 8,192, over
-#   FSDP1.
+# - "10-25 %" is five rows of sixteen; on average the gain over FSDP1 is 17 % at 2,048 tokens and
+#   2.5 % at 8,192.
 # - Less time, more throughput, fewer dollars: one measurement, three percentages. Ask which.
 #
 # **Next:** [lab 09](../labs/lab_09_yafsdp.ipynb), then lesson 10: everything together, on one bill.

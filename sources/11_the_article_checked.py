@@ -38,8 +38,8 @@ sys.path.insert(0, str(next(folder for folder in folders if (folder / "utils").i
 #
 # Take the article's best factors at face value: 6 for 16 bits, 10 for DeepSpeed, 20 % for FSDP and
 # 25 % for YaFSDP. It does not say that they multiply, but readers do. Plan Llama-2-70B that way: its
-# FLOPs, on A100s in fp32 at the utilisation that Meta reached, made cheaper by all four. How many
-# times that budget did the real run take?
+# FLOPs, on A100s in fp32 at the utilisation that Meta reached in bf16, made cheaper by all four. (An
+# A100's peaks: 312 TFLOP/s in bf16, 19.5 in fp32.) How many times that budget did the real run take?
 
 # %%
 guess_times = 1.5  # your prediction
@@ -66,8 +66,8 @@ print(f"taken: {run.gpu_hours:,.0f} hours")
 reveal("Taken over believed", guess_times, run.gpu_hours / hours, "times")
 
 # %% [markdown]
-# A budget that ends after a fifth of the run is what it costs to believe numbers. So let us check
-# them.
+# A budget that ends before a fifth of the run is done: that is what it costs to believe numbers. So
+# let us check them.
 #
 # ## 2. How a verdict is made
 #
@@ -88,10 +88,11 @@ from utils.evidence.finding import HOLDS, ONLY_IF, OPEN, OVERSTATED, WRONG, Find
 # %% [markdown]
 # (A third rule asks whether what is left out is larger than all that is named.) Rules are strict,
 # and blunt: one case that fails turns *holds* into *holds only if*. So the condition matters more
-# than the word. Now you: how many of the 21 hold as they stand, and what is your verdict on these
-# six?
+# than the word. Now you: how many of the 21 hold as they stand, and what is your verdict on six of
+# them?
 
 # %%
+print("\n".join(f"{claim.number:>2}. {claim.short}" for claim in load_claims()))
 guess_holding = 10  # your prediction
 my_verdicts = {
     1: "holds",  # Llama-2-70B took at least 10^24 FLOPs
@@ -145,7 +146,7 @@ for case, is_true in findings[3].cases.items():
 # What stays never shrinks. Activations do, unless the batch is so small that the 16-bit copies of
 # the weights outweigh them: GPT-2 with 1.5 billion parameters and one sequence keeps *more*. That
 # is the condition. And no FLOP disappears, so claim 4 is wrong as a reason, though its result,
-# speed, can be real. How large can it be? On how many of the table's chips can 16 bits be 6 times
+# speed, can be real. How large can it be? On how many of the table's GPUs can 16 bits be 6 times
 # as fast as fp32 at all, in percent?
 
 # %%
@@ -173,10 +174,10 @@ from utils.speed_up_plot import show_speed_ups
 show_speed_ups("gpt2-124m", 8)
 
 # %% [markdown]
-# Against true fp32 the article's 6 is within reach from the A100 on, and not quite on a V100 under
-# autocast, where 5.5 is what was published. On TPUs products are in bf16 by default; what remains
-# are the bytes, a factor below 2, and the publishers' own figure is 60 %. And this machine? A GPT
-# step in both precisions, in turn, and what `make record` has:
+# Against true fp32 the article's 6 is within reach on NVIDIA's A100 and its successors, and not
+# quite on a V100 under autocast, where 5.5 is what was published. On TPUs products are in bf16 by
+# default; what remains are the bytes, a factor below 2, and the publishers' own figure is 60 %. And
+# this machine? A GPT step in both precisions, in turn, and what `make record` has:
 
 # %%
 from utils.experiments.precision import step_sweep
@@ -200,8 +201,9 @@ show_recorded("Recorded: a GPT step, times as fast as true fp32", headers, map(s
               [run.kind for run in runs])
 
 # %% [markdown]
-# Next, accuracy. Lesson 03's levels in real fp16, 40 steps each on the same batches, with a loss
-# that counts as one of 4,096 micro-batches. Which of the four will stay within 0.1 nats of fp32?
+# Next, accuracy. Four of lesson 03's set-ups in real fp16: O1, O2, O2 without a loss scale, and O3.
+# They train for 40 steps on the same batches, with a loss that counts as one of 4,096 micro-batches.
+# Which of the four will stay within 0.1 nats of fp32?
 
 # %%
 findings |= print_findings(7, 8)
@@ -268,9 +270,9 @@ print("checkpointed against plain:", measured(timed.sentence("checkpointed", "pl
 #
 # ## 6. Many GPUs
 #
-# More bakers. Are they faster, and are they cheaper? GPT-2 with 1.5 billion parameters and one
-# batch of 256 sequences on 8, 16, 64 and 256 H100s, simulated on three networks (half of peak
-# assumed):
+# The article compares GPUs to bakers of a cake. Are more of them faster, and are they cheaper?
+# GPT-2 with 1.5 billion parameters and one batch of 256 sequences on 8, 16, 64 and 256 H100s,
+# simulated on three networks (half of peak assumed):
 
 # %%
 from utils.evidence.many_gpus import FEW, scaled
@@ -286,9 +288,9 @@ table(headers, rows, "Strong scaling, over 8 GPUs")
 findings |= print_findings(13, 14)
 
 # %% [markdown]
-# Time falls on a good network and *rises* on a bad one; rent never falls, anywhere. In the
-# published run claim 13 holds nearly in full, 42.9 times the speed for 48 times the GPUs, and claim
-# 14 is off by 12 %. Several GPUs buy time, or the room for a model that fits on none.
+# Time falls on a good network and *rises* on a bad one (10 Gbit/s); rent never falls, anywhere. In
+# the published run claim 13 holds nearly in full, 42.9 times the speed for 48 times the GPUs, and
+# claim 14 fails by 12 %. Several GPUs buy time, or the room for a model that fits on no single one.
 #
 # Now the three libraries. The same GPT, seed and batches on two ranks: what differs in loss, bytes
 # held, bytes sent?
@@ -312,8 +314,8 @@ findings |= print_findings(15, 16)
 
 # %% [markdown]
 # The 10 has a source, and a baseline that nobody would call traditional: tensor parallelism across
-# servers. The 15-20 % has none that we could find; two percent has. And YaFSDP, which published its
-# whole table, by tokens per GPU:
+# servers. For 15-20 % we could find no source; for 2.1 % there is one. And YaFSDP, which published
+# its whole table, by tokens per GPU:
 
 # %%
 from utils.yafsdp_table import load_yafsdp_published
@@ -325,9 +327,9 @@ for tokens in (2048, 4096, 8192):
 
 # %% [markdown]
 # For claim 18 silence is the right answer: we found no publication with all three on one machine,
-# and a processor cannot stand in for 256 GPUs. FSDP1, which YaFSDP beat, is deprecated by now, and
-# NVIDIA reports up to 25 % over FSDP2 with an option for the same two buffers (Megatron-FSDP,
-# package page and documentation, read 2026-11-23).
+# and a processor cannot stand in for 256 GPUs. FSDP1, which YaFSDP beat, is deprecated by now.
+# NVIDIA's Megatron-FSDP, which has an option for the same two buffers, claims up to 25 % over FSDP2
+# (package page and documentation, read 2026-11-23).
 #
 # ## 7. Hardware and rent
 #
@@ -341,9 +343,9 @@ table(NAMED_HEADERS, named_rows(), "The hardware that the article names")
 findings |= print_findings(19)
 
 # %% [markdown]
-# Three of eight only serve models that others have trained. What decides about a chip is not its
-# name but two rates and your model. Any chip of the table, any precision: where do 16 bits stop
-# helping?
+# Of the eight chips that were there before the article, three only serve models that others have
+# trained. What decides about a chip is not its name but two rates and your model. Any chip of the
+# table, any precision: where do 16 bits stop helping?
 
 # %%
 from utils.roofline_explorer import roofline_explorer
@@ -352,8 +354,8 @@ roofline_explorer()
 
 # %% [markdown]
 # And the rent? The article sends its readers to rental markets (which one, the paraphrase garbles;
-# probably vast.ai). Sound advice: one chip had many prices on one day. What is an hour worth, per
-# useful FLOP?
+# probably vast.ai). Sound advice: one chip had many prices on one day. Where is a useful
+# FLOP cheapest?
 
 # %%
 from utils.price_plots import show_price_spread
@@ -377,10 +379,10 @@ from utils.experiments.software import ATTENTION_HEADERS, attention_rows
 table(ATTENTION_HEADERS, attention_rows(), "A GPT step with 1,024 tokens, cut into sequences")
 
 # %% [markdown]
-# No accuracy lost, and neither hardware nor precision changed. Algorithms, for
-# another: the same small GPT until it reaches one validation loss. AdamW with torch's own learning
-# rate sets the target; AdamW and Muon with rates chosen by a search (in `make record`) follow. How
-# many fewer tokens will the better of the two need?
+# No accuracy lost, and neither hardware nor precision changed. Algorithms, for another: the same
+# small GPT until it reaches one validation loss. AdamW with torch's own learning rate sets the
+# target; AdamW and Muon with rates chosen by a search (in `make record`) follow. How many fewer
+# tokens will the better of the two need?
 
 # %%
 guess_fewer = 1.2  # your prediction: times fewer tokens
@@ -485,8 +487,9 @@ got = a100.peak_flops("bf16") / a100.peak_flops("fp32")
 print(f"16 bits over fp32, by peaks: {got:.0f} times; the article: {believed[0]:.0f}")
 
 # %% [markdown]
-# A prediction from bytes and FLOPs misses by a tenth where the promises miss by four fifths. Of the
-# 90 times, 16 bits brought 16, more than promised; the other three factors could only raise the
+# A prediction from bytes and FLOPs misses by a tenth where the promises miss by four fifths. (Two of
+# its constants were fitted to other published runs, this model among them; lesson 10.) Of the 90
+# times, 16 bits brought 16, more than promised; the other three factors could only raise the
 # utilisation.
 #
 # ## 10. When it does not pay

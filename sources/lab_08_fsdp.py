@@ -52,8 +52,8 @@ use_one_thread()
 #
 # *difficulty 3/5 - 12 minutes*
 #
-# The lesson's FSDP decides *when* weights come and go; here that is up to you. `gather(k)` makes layer
-# k's weights whole, `free(k)` gives their memory back. Four kinds of hooks tell the moments:
+# The lesson's FSDP decides *when* weights come and go; here that is up to you. `gather(k)` makes
+# layer k's weights whole, `free(k)` gives their memory back. Four kinds of hooks tell the moments:
 #
 # * `layer.register_forward_pre_hook(f)` calls `f(module, inputs)` before a layer's forward;
 # * `layer.register_forward_hook(f)` calls `f(module, inputs, result)` after it;
@@ -339,8 +339,7 @@ else:
 #   layer's gradients. And the activations of all its tokens.
 # * **Does it hide?** A layer's forward takes 2 FLOPs for each parameter and token, beside one gather
 #   in bf16; its backward takes 4, beside a gather and a reduction, in `gradient_bytes` a value. Of
-#   each message a GPU sends N - 1 shards. The root's messages, the first gather and the last
-#   reduction are left out.
+#   each message a GPU sends N - 1 shards. All layers count alike; the root's messages are left out.
 # * **What does the rest cost?** Where messages take longer than the compute beside them, in forward
 #   or in backward, all GPUs wait, and all are paid for.
 

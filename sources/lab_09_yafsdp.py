@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Lab 09: who waits, who overwrites, how much room, when to divide, what it is worth
 #
-# Five exercises on [lesson 09](../notebooks/09_yafsdp.ipynb), about 55 minutes. Complete each function
-# and run the check right below it. Three checks use the simulator, two use real ranks, where they
-# compare with one process and count bytes and messages; the first of these takes some seconds. Run
-# All works at any time; what you have not touched says *not attempted yet*. Stuck? Remove the `#`
-# before a `hint`; a second, longer one is `hint("09.1", 2)`.
+# Five exercises on [lesson 09](../notebooks/09_yafsdp.ipynb), about 55 minutes. Complete each
+# function and run the check right below it. Three checks use the simulator, two use real ranks,
+# where they compare with one process and count bytes and messages; the first of these takes some
+# seconds. Run All works at any time; what you have not touched says *not attempted yet*. Stuck?
+# Remove the `#` before a `hint`; a second, longer one is `hint("09.1", 2)`.
 #
 # The usual first cell:
 
@@ -41,9 +41,9 @@ use_one_thread()
 #
 # *difficulty 3/5 - 12 minutes*
 #
-# The lesson's schedule was written for its buffers. Tell a compiler which task fills and which uses
-# which buffer, and it finds the waits by itself, for two buffers or for three, in stage 2 and 3, with
-# one stream of messages or with two. Be that compiler:
+# The lesson's schedule was written for its buffers. Tell a compiler which task fills and uses which
+# buffer, and it finds the waits: with two buffers or three, in stage 2 and 3, with one stream of
+# messages or two, or one that saves weights. Be that compiler:
 #
 # * a use needs what its buffer was filled with, so it must not begin before that filling is over;
 # * a filling destroys what was there, so it must not begin before the uses of that are over.
@@ -80,7 +80,7 @@ def add_waits(tasks: list[Task], accesses: list[Access]) -> list[Task]:
     ### END SOLUTION
 
 # %% [markdown]
-# Six kinds of steps at three speeds. Is a buffer overwritten, and does anybody wait for nothing?
+# Seven kinds of steps at three speeds. Is a buffer overwritten, and does anybody wait for nothing?
 
 # %%
 check("09.1", add_waits)
@@ -124,7 +124,7 @@ else:
 
 # %%
 def first_overwrite(log: list[Use]) -> tuple[str, str, float] | None:
-    """(the task that overwrites, a task that needed the values, when the first one began) or None.
+    """(the task that overwrites, a task that needed the values, when the former began) or None.
 
     Each entry has `task`, `buffer`, `layer` (whose values), `fills` (True: it fills the buffer,
     False: it uses it), `start_s` and `end_s`. The first overwrite in time is asked for; if it hurts
@@ -262,8 +262,8 @@ else:
 # leaves, and must not change before its message is over; meanwhile the next layer fills another one.
 # Sums over ranks arrive in fp32, a shard each, and there the micro-batches add up.
 #
-# When should one divide? In fp16 nothing is smaller than 6e-8: divided before the sum, small gradients
-# become zero, and in bf16 each division rounds. Divide once, at the end.
+# When should one divide? In fp16 nothing is smaller than 6e-8: divided before the sum, small
+# gradients become zero, and in bf16 each division rounds. Divide once, at the end.
 
 # %%
 def mean_of_step(
@@ -313,8 +313,8 @@ check("09.4", mean_of_step)
 #
 # Before you write a schedule, predict its gain. In forward, gathers follow each other in one stream
 # and layers in another. With n buffers, the gather of layer k also waits until layer k - n has
-# computed. So two gathers of 1 s and two layers of 2 s take 6 s with one buffer and 5 s with two: 17 %
-# less time, which is 20 % more throughput. Lesson 09 warned of mixing these up.
+# computed. So two gathers of 1 s and two layers of 2 s take 6 s with one buffer and 5 s with two:
+# 17 % less time, which is 20 % more throughput. Lesson 09 warned of mixing these up.
 #
 # How many buffers are worth their bytes?
 

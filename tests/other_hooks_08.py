@@ -23,6 +23,7 @@ class Comings:
         if torch.is_grad_enabled():
             self.num_left = len(list(self.layer.parameters()))
             result.register_hook(lambda gradient: self.gather(self.k))
+        return result  # which replaces nothing
 
     def count(self, parameter):
         self.num_left -= 1

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -55,11 +56,11 @@ def gone(pids: set[int], within_s: float = 10.0) -> bool:
     return not any(map(alive, pids))
 
 
-def left_in(folder: Path, within_s: float = 10.0) -> list[str]:
+def left_in(folder: Path, within_s: float = 10.0, known: Collection[str] = ()) -> list[str]:
     """What stays in a folder for temporary files, but for the cache of compiled code of torch."""
     deadline = time.monotonic() + within_s
     while True:
-        left = [each.name for each in folder.iterdir()]
+        left = [each.name for each in folder.iterdir() if each.name not in known]
         left = [name for name in left if not name.startswith("torchinductor_")]
         if not left or time.monotonic() > deadline:
             return left

@@ -13,6 +13,7 @@ from tests.rank_processes import gone, ranks
 from utils.checks import engine, exercise, judge, require
 from utils.checks import on_ranks as on_ranks_module
 from utils.checks.on_ranks import on_ranks
+from utils.ranks import RankError
 
 KEY = "07.1"
 
@@ -159,6 +160,26 @@ def test_a_loop_is_stopped_by_the_ranks_own_limit(answer, monkeypatch):
     outcome = judge(KEY, answer)
     assert outcome.status == "stopped" and "a loop that never ends" in outcome.message
     assert f"of {answer.__name__}" in outcome.message and "timeout_s" not in outcome.message
+
+
+@pytest.mark.parametrize("num_late, status", [(0, "passed"), (1, "passed"), (2, "stopped")])
+def test_a_machine_too_busy_to_start_ranks_is_given_more_time_and_blames_nobody(
+    num_late, status, monkeypatch
+):
+    limits_s = []
+
+    def run_late(worker, world_size, timeout_s, **options):
+        limits_s.append(timeout_s)
+        if len(limits_s) > num_late:
+            return ["4"] * world_size
+        late = f"The ranks did not finish in {timeout_s:g} s and were stopped."
+        raise RankError(f"{late}\nranks 0 and 1 were not yet in the worker.\nIf they need longer.")
+
+    monkeypatch.setattr(on_ranks_module, "run_ranks", run_late)
+    outcome = judge(KEY, sleeps)
+    assert outcome.status == status and "never ends" not in outcome.message
+    assert limits_s == sorted(set(limits_s)) and len(limits_s) == min(num_late + 1, 2)
+    assert ("this machine is busy" in outcome.message) == (status == "stopped")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")

@@ -89,11 +89,26 @@ def test_a_disk_that_refuses_is_one_sentence_and_loses_nothing(
     trouble = state.record("01.2", "passed")
     monkeypatch.undo()
     assert trouble == (
-        f"This result was not stored in .progress.json: {words}. The check itself is not "
-        "affected; the environment variable COURSE_PROGRESS can name another file."
+        f"Results cannot be stored in .progress.json: {words}. The checks are not affected, and "
+        "progress() knows the results until the kernel ends; the environment variable "
+        "COURSE_PROGRESS can name another file."
     )
     assert stored(path) == {"01.1": "passed"}
     assert names(path) == [".progress.json", ".progress.json.lock"]
+
+
+def test_trouble_is_said_once_and_what_was_not_stored_is_stored_later(path, monkeypatch):
+    state.record("01.1", "passed")
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+    said = [state.record(key, "passed") for key in ("01.2", "01.3")]
+    state.record("01.3", "not yet")
+    assert "No space left on device" in said[0] and said[1] == ""
+    assert state.read() == ({"01.1": "passed", "01.2": "passed", "01.3": "passed"}, "")
+    monkeypatch.undo()
+    assert state.record("01.4", "not yet", path) == ""
+    assert stored(path) == {**dict.fromkeys(("01.1", "01.2", "01.3"), "passed"), "01.4": "not yet"}
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+    assert "No space left" in state.record("01.5", "passed", path)  # a new trouble is said again
 
 
 def test_ctrl_c_while_writing_leaves_the_old_file(path, monkeypatch):
@@ -112,7 +127,8 @@ def test_a_file_in_place_of_the_folder(path):
     path.parent.parent.mkdir()
     path.parent.write_text("not a folder")
     assert state.read() == ({}, "Progress could not be read from .progress.json: Not a directory.")
-    assert "not stored in .progress.json: File exists" in state.record("01.1", "passed")
+    said = state.record("01.1", "passed")
+    assert "cannot be stored in .progress.json: File exists" in said
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write anywhere")
@@ -121,8 +137,10 @@ def test_a_read_only_folder(path):
     path.with_name(".progress.json.lock").unlink()
     path.parent.chmod(0o500)
     try:
-        assert "not stored in .progress.json: Permission denied" in state.record("01.2", "passed")
-        assert state.read() == ({"01.1": "passed"}, "")
+        said = state.record("01.2", "passed")
+        assert "cannot be stored in .progress.json: Permission denied" in said
+        assert stored(path) == {"01.1": "passed"}
+        assert state.read() == ({"01.1": "passed", "01.2": "passed"}, "")
     finally:
         path.parent.chmod(0o700)
 

@@ -1,14 +1,13 @@
-"""Software levers, small: fused attention, compiling, three optimizers, and the tables of them."""
+"""Optimizers in a race, small: three of them, tuned alike, and the table of who arrives when."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
 from utils.config import GPTConfig
 from utils.corpus import load_corpus
-from utils.experiments import algorithms, attention, compiling, software
+from utils.experiments import algorithms, software
 from utils.experiments.algorithms import (
     ADAMW,
     AS_IT_COMES,
@@ -19,18 +18,8 @@ from utils.experiments.algorithms import (
     algorithm_sweep,
     best_rate,
 )
-from utils.experiments.attention import attention_pair, attention_sweep, step_peak_bytes
-from utils.experiments.compiling import (
-    CACHE,
-    compile_row,
-    fresh_cache,
-    missing_compiler,
-    steps_to_pay_back,
-    try_compiling,
-)
 from utils.experiments.software import CHOSEN, Racer, race, race_rows
 from utils.measured import MARK
-from utils.model import next_token_loss
 from utils.plots import new_figure, png_of
 from utils.recorded import RecordedRun
 from utils.recorded_rows import rows_problem
@@ -53,129 +42,7 @@ def run_of(name, rows):
 # Attention
 
 
-def test_both_attentions_compute_the_same_and_fused_holds_less():
-    pair = attention_pair(replace(attention.CPU_CONFIG, num_layers=1), 256, 256)
-    tokens_BT = pair["fused"].tokens_BT
-    losses = [next_token_loss(step.model, tokens_BT, tokens_BT).item() for step in pair.values()]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    explicit, fused = (step_peak_bytes(step) for step in pair.values())
-    assert explicit > 1.5 * fused
-    assert step_peak_bytes(pair["fused"]) == fused  # a second step, gradients there
-
-
-def test_the_explicit_matrix_grows_with_the_length_and_nothing_else_does():
-    peaks = {length: [step_peak_bytes(step) for step in attention_pair(TINY, length, 64).values()]
-             for length in (16, 32, 64)}  # fmt: skip
-    fused = [peak[1] for peak in peaks.values()]
-    assert max(fused) < 1.1 * min(fused)
-    growth = [peaks[length][0] - peaks[length // 2][0] for length in (32, 64)]
-    assert 0 < growth[0] < growth[1]
-
-
-def test_attention_rows_are_whole_also_without_memory(monkeypatch):
-    monkeypatch.setattr(attention, "CPU_CONFIG", TINY)
-    monkeypatch.setattr(attention, "CPU_LENGTHS", (8, 16))
-    monkeypatch.setattr(attention, "CPU_TOKENS", 16)
-    rows = attention_sweep("cpu", repeats=3)
-    assert rows_problem("attention", rows) == ""
-    assert [(row["context_length"], row["attention"]) for row in rows] == [
-        (8, "explicit"), (8, "fused"), (16, "explicit"), (16, "fused"),
-    ]  # fmt: skip
-    real = attention.peak_bytes
-
-    def short(step, model, device):
-        if model.config.attention == "explicit":
-            raise torch.OutOfMemoryError("none left")
-        return real(step, model, device)
-
-    monkeypatch.setattr(attention, "peak_bytes", short)
-    rows = attention_sweep("cpu", repeats=3)
-    assert rows_problem("attention", rows) == ""
-    assert [row["peak_bytes"] is None for row in rows] == [True, False, True, False]
-    assert [row["seconds"] is None for row in rows] == [True, False, True, False]
-
-
-def test_the_lessons_table_has_exact_bytes_and_marked_times():
-    rows = software.attention_rows((32,))
-    assert len(rows) == 1 and len(rows[0]) == len(software.ATTENTION_HEADERS)
-    assert rows[0][0] == "32" and "MiB" in rows[0][1] and MARK in rows[0][4]
-    assert [row[:4] for row in software.attention_rows((32,))] == [row[:4] for row in rows]
-
-
 # Compiling
-
-
-def test_a_compiled_step_is_measured_or_says_why_not(monkeypatch):
-    """Compiled by a stand-in that changes nothing: real kernels take half a minute."""
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    monkeypatch.setattr(compiling, "missing_compiler", lambda: None)
-    row = compile_row("tiny", TINY, 2, "cpu", repeats=5)
-    assert rows_problem("compile", [row]) == "" and row["problem"] is None
-    assert row["low_ratio"] <= row["ratio"] <= row["high_ratio"]
-    monkeypatch.setattr(compiling, "missing_compiler", lambda: "there is no C++ compiler")
-    row = compile_row("tiny", TINY, 2, "cpu", repeats=5)
-    assert rows_problem("compile", [row]) == "" and row["compiled_s"] is None
-    assert row["problem"] == "there is no C++ compiler" and row["eager_s"] > 0
-
-
-@pytest.mark.parametrize(
-    "compiled, words",
-    [
-        (lambda: torch.tensor(9.0), "the compiled loss is off by 8"),
-        (lambda: [][0], "it did not compile (IndexError: list index out of range)"),
-    ],
-)
-def test_a_wrong_or_failing_kernel_is_never_a_speed_up(monkeypatch, compiled, words):
-    monkeypatch.setattr(compiling, "missing_compiler", lambda: None)
-    _, problem = try_compiling(lambda: torch.tensor(1.0), compiled, "cpu")
-    assert words in problem
-
-
-def test_a_missing_compiler_is_noticed(monkeypatch):
-    monkeypatch.setattr(compiling.sys, "platform", "linux")
-    monkeypatch.setenv("CXX", "")
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
-    assert "no C++ compiler" in missing_compiler()
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: "there" if name == "c++" else None)
-    assert missing_compiler() is None
-    monkeypatch.setattr(compiling.sys, "platform", "win32")
-    assert "Windows" in missing_compiler()
-
-
-@pytest.mark.parametrize("before", [None, "mine"])
-def test_the_cache_is_fresh_and_the_setting_comes_back(monkeypatch, before):
-    monkeypatch.delenv(CACHE, raising=False)
-    if before:
-        monkeypatch.setenv(CACHE, before)
-    with pytest.raises(KeyError), fresh_cache():
-        import os
-
-        assert os.environ[CACHE] != before and not os.listdir(os.environ[CACHE])
-        raise KeyError
-    import os
-
-    assert os.environ.get(CACHE) == before
-
-
-def test_when_compiling_pays_back():
-    row = {"eager_s": 0.5, "compiled_s": 0.25, "compile_s": 10.0, "high_ratio": 0.6}
-    assert steps_to_pay_back(row) == 40
-    assert steps_to_pay_back(row | {"high_ratio": 1.0}) is None
-    assert steps_to_pay_back(row | {"compiled_s": None}) is None
-
-
-def test_compile_rows_in_words():
-    row = {"model": "m", "eager_s": 0.5, "compiled_s": 0.25, "compile_s": 10.0, "low_ratio": 0.4,
-           "ratio": 0.5, "high_ratio": 0.6, "problem": None}  # fmt: skip
-    slow = row | {"high_ratio": 1.2}
-    without = row | dict.fromkeys(("compiled_s", "compile_s", "low_ratio", "ratio", "high_ratio"))
-    rows = [row, slow, without | {"problem": "there is no C++ compiler"}]
-    assert rows_problem("compile", rows) == ""
-    found = list(software.compile_rows([run_of("compile", rows)]))
-    assert all(len(cells) == len(software.COMPILE_HEADERS) for cells in found)
-    assert found[0] == ("CPU Y", "m", "500 ms", "250 ms", "0.50 (0.40 to 0.60)", "10 s", "40 steps")
-    assert found[1][-1] == "never, or too noisy to tell"
-    assert found[2][3] == "there is no C++ compiler"
 
 
 # Algorithms

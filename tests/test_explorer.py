@@ -76,6 +76,24 @@ def test_a_reading_that_is_no_sentence_is_an_error_in_words(explorer):
     assert "This setting failed: ValueError: A reading is one sentence" in explorer._message.value
 
 
+def test_a_setting_that_changes_nothing_says_so_by_its_label():
+    def draw_pairs(figure, pair):
+        figure.subplots().set_title(str(pair // 2))
+        return f"Pair {pair // 2}."
+
+    options = [(f"number {value}", value) for value in range(6)]
+    control = widgets.SelectionSlider(options=options, value=0, description="which")
+    explorer = Explorer("Pairs", draw_pairs, pair=control)
+    notes = []
+    for value in (1, 2, 3, 3, 0):
+        control.value = value
+        notes.append(explorer._message.value.partition('<span class="course-same">')[2])
+    says = "Now which = number {}, which changes nothing here.</span>"
+    assert notes == [says.format(1), "", says.format(3), says.format(3), ""]
+    explorer._on_change({"owner": control})  # a second message about a change already drawn
+    assert "changes nothing" not in explorer._message.value
+
+
 def test_a_draw_that_fails_at_once_raises_in_the_cell():
     with pytest.raises(ZeroDivisionError, match="unlucky"):
         Explorer("Efficiency", draw, batch=batch_slider(13))

@@ -1,16 +1,22 @@
 """Rounding from scratch against torch's own casts, bit for bit, and against the definitions."""
 
-import itertools
 import math
 
 import pytest
 import torch
 
+from tests.format_values import (
+    IN_TORCH,
+    SMALL,
+    assert_same_bits,
+    by_name,
+    every_value,
+    small,
+)
 from utils.techniques.formats import (
     BF16,
     E2M1,
     E4M3,
-    E5M2,
     FORMATS,
     FP16,
     FP32,
@@ -22,30 +28,9 @@ from utils.techniques.formats import (
     power_of_two,
     round_to,
     spacing_at,
-    stochastic_round_to,
-    take_apart,
 )
 
-IN_TORCH = [each for each in FORMATS.values() if each.dtype is not None]
-SMALL = [each for each in IN_TORCH if each.num_bits <= 16]
-SIGNED_CODES = {8: torch.int8, 16: torch.int16}
 E2M1_VALUES = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
-
-by_name = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
-small = pytest.mark.parametrize("format", SMALL, ids=[each.name for each in SMALL])
-
-
-def every_value(format):
-    """All codes of a torch format, decoded by torch: zeros, infinities and NaNs included."""
-    codes = torch.arange(2**format.num_bits).to(SIGNED_CODES[format.num_bits])
-    return codes.view(format.dtype).float()
-
-
-def assert_same_bits(ours, theirs, x):
-    assert ours.dtype == theirs.dtype == torch.float32
-    same = (ours.view(torch.int32) == theirs.view(torch.int32)) | (ours.isnan() & theirs.isnan())
-    wrong = [(x[i].item(), ours[i].item(), theirs[i].item()) for i in (~same).nonzero()[:3, 0]]
-    assert same.all(), f"(x, ours, torch's): {wrong}"
 
 
 def assert_equals_torch(x, format):
@@ -166,96 +151,6 @@ def test_the_spacing_of_the_wide_formats():
 def test_powers_of_two_are_exact():
     exponents = torch.arange(-1022, 1024)
     assert power_of_two(exponents).tolist() == [2.0**n for n in range(-1022, 1024)]
-
-
-@small
-def test_the_bits_are_the_bits_that_torch_stores(format):
-    step = 1 if format.num_bits == 8 else 131
-    for code, value in list(enumerate(every_value(format).tolist()))[::step]:
-        bits = "".join(bits_of(value, format))
-        assert len(bits) == format.num_bits
-        if math.isnan(value):
-            code = int(bits, 2) - (2**format.num_bits if bits[0] == "1" else 0)
-            stored = torch.tensor([code]).to(SIGNED_CODES[format.num_bits]).view(format.dtype)
-            assert stored.float().isnan()
-        else:
-            assert int(bits, 2) == code
-
-
-def test_bits_by_hand():
-    assert bits_of(0.1, BF16) == ("0", "01111011", "1001101")
-    assert bits_of(-1.0, FP32) == ("1", "01111111", "0" * 23)
-    assert bits_of(-math.inf, FP16) == ("1", "11111", "0" * 10)
-    assert bits_of(6.0, E2M1) == ("0", "11", "1")
-    assert bits_of(1.0, TF32) == ("0", "01111111", "0" * 10)
-
-
-@by_name
-@pytest.mark.parametrize("value", [0.1, -3.0, 448.0, 1e-7, 1e9, -0.0, math.inf, 1e-44])
-def test_the_parts_put_together_are_the_rounded_value(value, format):
-    parts = take_apart(value, format)
-    kept = round_to(value, format).item()
-    assert parts.value == kept
-    assert math.copysign(1, parts.value) == math.copysign(1, value) == (-1) ** parts.sign
-    limits = {"normal": (1, 2), "subnormal": (format.epsilon, 1), "zero": (0, 1)}
-    if math.isfinite(kept):
-        low, high = limits[parts.kind]
-        assert low <= parts.significand < high
-        assert (parts.kind == "zero") == (kept == 0)
-
-
-def test_the_kinds_of_numbers():
-    values = [1.0, 2.0**-14, 1e-5, 2.0**-26, 70000.0, math.nan]
-    expected = ["normal", "normal", "subnormal", "zero", "infinity", "NaN"]
-    assert [take_apart(value, FP16).kind for value in values] == expected
-
-
-@by_name
-def test_stochastic_rounding_is_right_on_average_and_picks_a_neighbour(format):
-    generator = torch.Generator().manual_seed(1)
-    count, quarter = 40_000, 0.25
-    for base, sign in itertools.product((1.0, 0.0), (1, -1)):  # normal, and below all values
-        spacing = spacing_at(base, format).item()
-        x = torch.full((count,), sign * (base + quarter * spacing), dtype=torch.float64)
-        kept = stochastic_round_to(x, format, generator).double()
-        assert set(kept.abs().unique().tolist()) == {base, base + spacing}
-        sigma = spacing * math.sqrt(quarter * (1 - quarter) / count)
-        assert abs(kept.mean() - x[0]) < 4 * sigma
-    assert round_to(1 + quarter * format.epsilon, format) == 1  # while the nearest is always one
-
-
-@small
-def test_stochastic_rounding_never_moves_a_value_of_the_format(format):
-    values = every_value(format)
-    assert_same_bits(stochastic_round_to(values, format), round_to(values, format), values)
-
-
-@by_name
-def test_stochastic_rounding_above_the_largest_value_is_nearest_rounding(format):
-    x = torch.tensor([1.0001, 1.5, 1e9, math.inf]).double() * format.largest
-    x = torch.cat([x, -x])
-    assert torch.equal(stochastic_round_to(x, format), round_to(x, format))
-
-
-def test_updates_that_vanish_arrive_with_stochastic_rounding():
-    generator = torch.Generator().manual_seed(2)
-    update, steps, copies = 1e-3, 300, 100  # a quarter of bf16's half spacing at 1
-    nearest = stochastic = torch.ones(copies)
-    for _ in range(steps):
-        nearest = round_to(nearest + update, BF16)
-        stochastic = stochastic_round_to(stochastic + update, BF16, generator)
-    assert (nearest == 1).all()
-    sigma = BF16.epsilon * math.sqrt(steps / 4 / copies)  # each step has at most this variance
-    assert 4 * sigma < 0.1 * update * steps
-    assert abs(stochastic.mean() - (1 + update * steps)) < 4 * sigma
-
-
-def test_the_same_generator_gives_the_same_rounding():
-    x = torch.linspace(0, 1, 1000)
-    first, again, other = (
-        stochastic_round_to(x, E5M2, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
-    )
-    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence():

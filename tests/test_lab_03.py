@@ -1,6 +1,7 @@
 """Lab 03's checks: the solution passes, the stub is not attempted, wrong answers are named."""
 
 import math
+import sysconfig
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tests.wrong_answers_03 import WRONG
 from tests.wrong_builders_03 import twice_by_the_scaler
 from utils.checks.engine import judge
 from utils.checks.lab_03_fused import PassCounter, extra_bytes
-from utils.checks.truth_03 import drift, patient_scales
+from utils.checks.truth_03 import drift, patient_scales, small_gpt_gradients
 from utils.techniques.loss_scaling import DynamicScaler
 
 LAB = "lab_03_loss_scaling"
@@ -88,3 +89,11 @@ def test_a_copy_of_a_gradient_is_seen_by_the_meter():
     gradient = torch.ones(64, 64)
     assert extra_bytes(lambda: gradient * 2, [gradient]) == gradient.nbytes
     assert extra_bytes(lambda: gradient.mul_(2), [gradient]) < 64
+
+
+def test_the_small_gpt_reads_the_same_text_on_every_python(monkeypatch):
+    """Its scales are compared: the standard library, another text on each Python, is not read."""
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": "no such folder"})
+    highest = max(gradient.abs().max().item() for gradient in small_gpt_gradients.__wrapped__())
+    for largest in (65504, 57344, 448):  # nor does another order of adding change a power of two
+        assert 0.05 < math.log2(largest / highest) % 1 < 0.95

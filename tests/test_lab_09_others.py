@@ -27,20 +27,6 @@ def waits_by_looking_back(tasks, accesses):
     return [replace(task, after=tuple(sorted(after[task.name]))) for task in tasks]
 
 
-def waits_for_the_last_use_alone(tasks, accesses):
-    """Uses of a buffer follow each other on one stream, so the last one is the last to end."""
-    last, result = {}, []
-    for task in tasks:
-        mine = [access for access in accesses if access.task == task.name]
-        after = []
-        for access in mine:
-            filled, used = last.get(access.buffer, (None, None))
-            after.append(used if access.writes else filled)
-            last[access.buffer] = (task.name, None) if access.writes else (filled, task.name)
-        result.append(replace(task, after=tuple(name for name in after if name)))
-    return tuple(result)
-
-
 def waits_for_more_than_needed(tasks, accesses):
     """Waits that cost nothing: each task waits for its stream, too."""
     before, result = {}, []
@@ -153,7 +139,6 @@ def _played(gather_s, compute_s, count):
 
 OTHERS = [
     ("09.1", waits_by_looking_back),
-    ("09.1", waits_for_the_last_use_alone),
     ("09.1", waits_for_more_than_needed),
     ("09.2", overwrite_by_replay),
     ("09.3", plan_with_sets),

@@ -22,7 +22,7 @@ from utils.checks.truth_09_waits_mistakes import mistaken
 from utils.ranks import run_ranks
 from utils.simulate import overwrites, simulate, two_buffers
 
-ONE_STREAM = [case for case in STEPS if not case.has_two_streams]
+ONE_STREAM = [case for case in STEPS if not case.has_two_streams and not case.saves]
 
 
 @pytest.mark.parametrize("case", ONE_STREAM, ids=lambda case: case.name)

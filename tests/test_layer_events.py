@@ -134,6 +134,19 @@ def test_bars_have_two_lanes_a_rank_waits_on_top_and_the_layers_numbers(recorded
     assert {span.label for span in spans if span.kind == "waiting"} == {""}
 
 
+def test_a_bar_of_computing_is_cut_where_it_waits_and_its_longest_part_has_the_number():
+    events = [
+        Event(0, COMPUTE, "backward blocks.3", 0.0, 10.0),
+        Event(0, COMPUTE, WAITING, 7.0, 9.0),
+        Event(0, COMPUTE, WAITING, 1.0, 2.0),
+    ]
+    bars = [(span.kind, span.start_s, span.end_s, span.label) for span in as_spans([events])]
+    assert bars == [
+        ("backward", 0.0, 1.0, ""), ("backward", 2.0, 7.0, "3"), ("backward", 9.0, 10.0, ""),
+        ("waiting", 7.0, 9.0, ""), ("waiting", 1.0, 2.0, ""),
+    ]  # fmt: skip
+
+
 def test_weights_that_stay_are_gathered_once():
     arguments = ("gathers one layer ahead", CONFIG, 2, 1e7, False)
     for events in quickest_step(*arguments, num_steps=1):

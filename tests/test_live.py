@@ -81,6 +81,12 @@ def test_widget_while_it_runs_and_picture_at_the_end(clock, bundles):
     first, last = bundles
     assert first["text/plain"].startswith("[live] loss on text: ")
     assert last["text/plain"] == "[live curve] loss on text"
+    assert live.reading() == (
+        "loss on text: train goes from \u23f1 4.25 \u23f1 at \u23f1 1,000 tokens \u23f1 to "
+        "\u23f1 nan \u23f1 at \u23f1 3,000 tokens \u23f1; validation goes from \u23f1 4.50 "
+        "\u23f1 at \u23f1 1,000 tokens \u23f1 to \u23f1 4.00 \u23f1 at \u23f1 2,000 tokens "
+        "\u23f1."
+    )
     assert base64.b64decode(last["image/png"]).startswith(b"\x89PNG")
     axes = live.figure().axes[0]
     assert [list(line.get_xdata()) for line in axes.get_lines()] == [[1000, 3000], [1000, 2000]]

@@ -95,7 +95,7 @@ def test_table_formats_aligns_and_marks(bundles, capsys):
     assert f'<td class="measured">{MARK} 8.80 ms {MARK}</td>' in page
     assert '<td style="text-align: left">&lt;SGD&gt;</td>' in page
     assert '<td style="text-align: right">12,582,912</td>' in page
-    assert '<th style="text-align: right">time</th>' in page
+    assert '<th scope="col" style="text-align: right">time</th>' in page
 
 
 def test_table_text_is_the_same_for_measurements_of_another_length(bundles):

@@ -98,6 +98,8 @@ BAD_LESSONS = [
     (lambda n: n.cells[-1].update(source="![ ](a.png) " + "word " * 99), "without alternative"),
     (lambda n: n.cells[-1].update(source='<img src="a"> ' + "word " * 99), "without alternative"),
     (lambda n: n.cells[1].update(outputs=[png()]), "cell 2 shows a figure without a line"),
+    (lambda n: n.cells[1].update(outputs=[png("[interactive] bill")]), "a figure without a line"),
+    (lambda n: n.cells[1].update(outputs=[png("[interactive] bill: ")]), "a figure without a"),
     (lambda n: n.cells[1].update(outputs=[printed("Reading: a.\n"), png()]), "shows a figure"),
     (lambda n: n.cells[1].update(outputs=[png(), png(), printed("Reading: a.\n")]), "a figure"),
 ]
@@ -134,7 +136,7 @@ def test_readings_that_are_accepted() -> None:
     lesson.cells[1].outputs = [
         png(),
         printed("Reading: it falls.\n"),
-        png("[interactive] bill: a"),
+        png("[interactive] bill: it is paid."),
         png("[live curve] loss"),
     ]
     assert build_budgets.figure_problems(lesson) == []

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from utils import plots
-from utils.plot_style import LINE_STYLES, MARKERS, contrast_with_white, text_color
+from utils.plot_style import LINE_COLORS, LINE_STYLES, MARKERS, contrast_with_white, text_color
 
 
 def line_figure(num_points=200, num_lines=2):
@@ -35,7 +35,7 @@ def test_png_has_the_asked_size_is_opaque_white_and_the_same_each_time():
 def test_lines_differ_by_colour_marker_and_style():
     _, axes = line_figure(num_lines=8)
     lines = axes.get_lines()
-    assert tuple(line.get_color() for line in lines) == plots.OKABE_ITO
+    assert tuple(line.get_color() for line in lines) == LINE_COLORS
     assert tuple(line.get_marker() for line in lines) == MARKERS == plots.MARKERS
     looks = {(line.get_color(), line.get_marker(), str(line._dash_pattern)) for line in lines}
     assert len(looks) == len(LINE_STYLES) == 8

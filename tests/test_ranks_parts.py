@@ -12,7 +12,7 @@ from utils.checks.blame import is_library_file
 from utils.ranks import output
 from utils.ranks.culprit import culprit
 from utils.ranks.output import MAX_BYTES, Captured
-from utils.ranks.page import PAGE_BYTES, make_pages
+from utils.ranks.page import NUM_TURNS, PAGE_BYTES, make_pages
 from utils.ranks.pickling import pack_job, pack_result, unpack
 from utils.ranks.whereabouts import Line, callers_line, where_now
 from utils.ranks.words import clean, death_text, names, place_text
@@ -59,8 +59,10 @@ def test_labels_leave_no_space_behind_an_empty_line(pipe):
     assert list(output._labelled([pipe[0]])) == ["[rank 0]", "[rank 0] x"]
 
 
-def call(kind="all_reduce", num_values=4):
-    return SimpleNamespace(kind=kind, num_values=num_values, dtype="float32", root=-1)
+def call(kind="all_reduce", num_values=4, group_ranks=(0, 1)):
+    return SimpleNamespace(
+        kind=kind, num_values=num_values, dtype="float32", root=-1, group_ranks=group_ranks
+    )
 
 
 def test_a_page_keeps_the_last_call_for_another_process(tmp_path):
@@ -78,6 +80,29 @@ def test_a_page_keeps_the_last_call_for_another_process(tmp_path):
     assert first.last() is None and os.path.getsize(tmp_path / "pages") == 2 * PAGE_BYTES
     second._memory[PAGE_BYTES + 20] = 0  # half written
     assert other.last() is None
+
+
+def test_ranks_whose_turns_differ_do_not_agree(tmp_path):
+    (tmp_path / "pages").touch()
+    pages = make_pages(str(tmp_path / "pages"), 2)
+
+    def agree():
+        first, second = (page.turns() for page in pages)
+        return all(first[turn] == second[turn] for turn in first.keys() & second.keys())
+
+    assert pages[0].turns() == {} and agree()
+    pages[0].note(call(group_ranks=(0, 2)))  # a group of its own
+    for rank, page in enumerate(pages):
+        page.note(call())
+        page.note(call("send" if rank else "recv", 2 + rank))  # no turn
+        page.note(call("all_to_all", 5 + rank))  # of uneven parts
+    pages[1].note(call("barrier"))  # one is ahead
+    assert agree() and len(pages[0].turns()) == len(pages[1].turns()) == 3
+    pages[0].note(call("broadcast"))
+    assert not agree()
+    for _ in range(2 * NUM_TURNS):
+        pages[0].note(call())
+    assert len(pages[0].turns()) == NUM_TURNS and pages[0].last().kind == "all_reduce"
 
 
 def test_a_very_long_path_leaves_the_call(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 
 from tests.rank_processes import descendants, gone, left_in, ranks
 from utils.ranks import crew, member, run_ranks, scratch
+from utils.ranks.job import Job
 from utils.ranks.scratch import Scratch
 
 pytestmark = [
@@ -50,6 +51,26 @@ def test_an_interrupt_at_any_moment_leaves_no_rank(delay_s):
         time.sleep(10)  # the interrupt came before the call
     assert not ranks(os.getpid())
     assert run_ranks(lambda rank, world_size: rank, 2) == [0, 1]
+
+
+def test_an_interrupt_does_not_wait_for_a_server_that_still_imports(monkeypatch):
+    gate, asked = threading.Event(), threading.Event()
+
+    def start(context, job):
+        asked.set()
+        gate.wait()
+        raise EOFError("never a rank")
+
+    monkeypatch.setattr(crew, "start", start)
+    monkeypatch.setattr(crew, "FAREWELL_S", 1e6)  # what it would wait for ranks
+    starting = crew.Crew(Job(2, "gloo", 60.0, {}, b""), None)
+    starting.start()
+    asked.wait()
+    starting.stop()
+    assert starting.is_alive()
+    gate.set()
+    starting.join()
+    assert isinstance(starting.error, EOFError)
 
 
 def test_a_run_uses_no_file_with_a_name(tmp_path, monkeypatch):

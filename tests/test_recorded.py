@@ -1,10 +1,7 @@
 """Recorded runs: written whole, read back; a bad file, or a bad row in it, is named and skipped."""
 
-import configparser
 import json
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +13,6 @@ from utils.recorded import (
     load_recorded,
     path_of,
     read_recorded,
-    show_recorded,
     write_recorded,
 )
 from utils.recorded_rows import CHECKS, MAYBE, ROW_KEYS, rows_problem
@@ -153,58 +149,6 @@ def test_a_run_carries_the_date_of_the_experiment_that_is_asked_for(tmp_path):
     (run,), _ = load(tmp_path)
     assert run.label == "Chip X 1, torch 2.11.0, 2026-01-02"
     assert run.code_version == "abc" and RUN.of("other") == RUN
-
-
-def test_skipped_files_are_named_in_the_block_that_is_not_compared(tmp_path, capsys, monkeypatch):
-    shown = []
-    monkeypatch.setattr("utils.recorded.measured_text", lambda title, text: shown.append(text))
-    (tmp_path / "bad.json").write_text("{")
-    load_recorded(NAME, folder=tmp_path)
-    load_recorded(NAME, folder=tmp_path)
-    assert capsys.readouterr().out == "" and not shown
-    show_recorded("Speed", ["device"], [], kinds=[])
-    assert shown[0].count("Skipped bad.json: it cannot be read") == 1
-    show_recorded("Speed", ["device"], [], kinds=[])
-    assert "Skipped" not in shown[1]
-
-
-def test_no_file_that_anybody_adds_changes_what_is_compared(tmp_path, monkeypatch):
-    """nbval's own rules, on the block of a folder that is empty, has a GPU, has damaged files."""
-    rules = configparser.RawConfigParser()
-    text = (Path(__file__).parent / "nbval_sanitize.cfg").read_text()
-    rules.read_string(text[text.index("[") :])
-    published = []
-    monkeypatch.setattr("utils.measured.publish", lambda data, *_: published.append(data))
-
-    def show_all():
-        runs = load_recorded(NAME, folder=tmp_path)
-        rows = [[run.label, run.experiments[NAME][0]["seconds"]] for run in runs]
-        show_recorded("Speed", ["device", "s"], rows, [run.kind for run in runs])
-
-    show_all()
-    write_recorded(replace(RUN, device="GPU <b>&amp;", kind="cuda"), tmp_path)
-    show_all()
-    (tmp_path / "bad.json").write_text("{")
-    (tmp_path / "nan.json").write_text(json.dumps(as_data() | {"experiments": {NAME: [{}]}}))
-    show_all()
-    assert len({data["text/html"] for data in published}) == 3
-    for section in rules.sections():
-        for data in published:
-            data["text/html"] = re.sub(
-                rules[section]["regex"], rules[section]["replace"], data["text/html"]
-            )
-    assert published[0] == published[1] == published[2]
-    assert "MEASURED" in published[0]["text/html"] and "Speed" in published[0]["text/html"]
-
-
-def test_a_missing_gpu_is_said_and_never_invented(monkeypatch):
-    shown = []
-    monkeypatch.setattr("utils.recorded.measured_text", lambda title, text: shown.append(text))
-    show_recorded("Speed", ["device", "rate"], [["Chip X 1", 5]], kinds=["cpu"])
-    assert shown[0].splitlines()[1] == "Chip X 1  5"
-    assert "GPU: not recorded yet" in shown[0]
-    show_recorded("Speed", ["device", "rate"], [], kinds=["cuda"])
-    assert "not recorded" not in shown[1]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), {1, 2}])

@@ -98,7 +98,9 @@ def test_a_setting_without_sense_is_answered_in_words():
     explorer.controls["precision"].value = "bf16, fp32 shards"
     assert explorer.error is None
     explorer.controls["stage"].value = "ZeRO-2"
-    assert "ZeRO-2 keeps whole weights" in str(explorer.error)
+    assert explorer.error is None
+    words = "ZeRO-2 keeps whole weights, so they have one precision: choose fp32 or bf16."
+    assert explorer.reading == words == explorer.figure.texts[0].get_text()
 
 
 @pytest.mark.parametrize("changes", [{"model": "unknown"}, {"num_ranks": 3}])

@@ -78,11 +78,33 @@ def test_lab_has_stubs_and_no_solution(path: Path) -> None:
     no_problems(build_rules.stub_problems(lab), path)
 
 
-def test_built_folders_hold_only_notebooks() -> None:
-    entries = [path for folder in FOLDERS for path in (ROOT / folder).glob("*")]
+def strangers(root: Path) -> list[str]:
+    """What lies in a built folder and is no notebook, but for the instructor's guide."""
+    paths = [path for folder in FOLDERS for path in sorted((root / folder).iterdir())]
     # JupyterLab makes the folder of checkpoints; git ignores it.
-    others = [p for p in entries if p.suffix != ".ipynb" and p.name != ".ipynb_checkpoints"]
-    assert not others, f"remove {', '.join(map(name_of, others))}"
+    others = [p for p in paths if p.suffix != ".ipynb" and p.name != ".ipynb_checkpoints"]
+    names = [path.relative_to(root).as_posix() for path in others]
+    return [name for name in names if name != "notebooks/instructor_guide.md"]
+
+
+def test_built_folders_hold_only_notebooks() -> None:
+    assert not strangers(ROOT), f"remove {', '.join(strangers(ROOT))}"
+
+
+def test_a_stranger_in_a_built_folder_is_found(tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        (tmp_path / folder / ".ipynb_checkpoints").mkdir(parents=True)
+        for name in ("00_x.ipynb", "instructor_guide.md"):
+            (tmp_path / folder / name).touch()
+    for name in ("notebooks/guide.md", "notebooks/instructor_guide.md.orig", "labs/run.log"):
+        (tmp_path / name).touch()
+    assert strangers(tmp_path) == [
+        "notebooks/guide.md",
+        "notebooks/instructor_guide.md.orig",
+        "labs/instructor_guide.md",
+        "labs/run.log",
+        "solutions/instructor_guide.md",
+    ]
 
 
 def ran(

@@ -26,6 +26,8 @@ GAINS = [
     (gain(COUNT, OTHER.format("max(sum(gather_s), sum(compute_s))")), "its gather comes first"),
     (gain(COUNT, OTHER.format("sum(compute_s)")), "some of them cannot be hidden"),
     (gain(COUNT, "count = min(2, num_layers); best_s = forward_s(count)"), "not always enough"),
+    (gain(COUNT, "count = min(2, num_layers); best_s = forward_s(count)", BYTES,
+          "count * max(layer_bytes)"), "not always enough"),
     (gain(COUNT, "count = num_layers"), "fewer may do"),
     (gain(COUNT, f"{COUNT}\n    count = min(count + 1, num_layers)"), "one buffer too many"),
     (gain(COUNT, f"{COUNT}\n    count = max(count - 1, 1); best_s = forward_s(count)"),

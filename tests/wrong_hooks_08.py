@@ -44,6 +44,8 @@ FREES = [
     (free(BACK, "layer.register_full_backward_pre_hook(lambda *_: waiting.update(layer.parameters("
           ")))"), "not gathered again for backward"),
     (free(BACK, "pass"), "not gathered again for backward"),
+    (free(BEFORE, "layer.register_forward_pre_hook(lambda *_: (gather(k), k)[1])"),
+     "a hook must return None"),
     (free(LEFT, "            free(k)\n"), "freed before backward has used them"),
     (free(BACK, f"{BACK}\n        layer.register_full_backward_hook(lambda *_: free(k))"),
      "register_full_backward_hook calls too early"),

@@ -73,7 +73,8 @@ MICRO = [
     (micro(RUN, CLEAR_FIRST, ADD, "                total += parameter.grad\n"),
      "gradients are left behind"),
     (micro("[torch.zeros(p.shape) for p in", "[[] for p in", ADD, LIST, "total / len(losses)",
-           "sum(g.float() for g in total) / len(losses)"), "of all micro-batches are kept"),
+           "sum(g.float() for g in total) / len(losses)"),
+     "not the gradients of all micro-batches"),
     (micro(FINISH, FINISH.replace("        unit.free()\n", "") + ONLY_FREE, REDUCE, REDUCE * 2,
            "total / len(losses)", "total / len(losses) / 2"), "too many reductions"),
 ]  # fmt: skip

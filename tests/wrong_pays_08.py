@@ -62,6 +62,7 @@ PAYS = [
     (pay("gather_s + reduce_s - 2", "gather_s - 2"), "the reduction is left out"),
     (pay(USD, "job.num_layers * late_s * job.usd_per_hour / 3600"), "one GPU's dollars"),
     (pay(USD, USD.removeprefix("job.num_layers * ")), "one layer's rest"),
+    (pay(USD, USD.replace("job.num_layers", "(job.num_layers - 1)")), "one layer is left out"),
     (pay(USD, USD.removesuffix(" / 3600")), "an hour has 3,600"),
     (pay(USD, "job.num_layers * late_s"), "seconds: dollars are asked"),
     (pay(USD, f"{USD} / job.num_tokens"), "per token"),

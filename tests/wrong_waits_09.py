@@ -51,6 +51,20 @@ def lessons_waits(tasks, accesses):
     return result
 
 
+def waits_for_the_last_use_alone(tasks, accesses):
+    """As if all uses of a buffer stood in one stream, where the last one is the last to end."""
+    last, result = {}, []
+    for task in tasks:
+        mine = [access for access in accesses if access.task == task.name]
+        after = []
+        for access in mine:
+            filled, used = last.get(access.buffer, (None, None))
+            after.append(used if access.writes else filled)
+            last[access.buffer] = (task.name, None) if access.writes else (filled, task.name)
+        result.append(replace(task, after=tuple(name for name in after if name)))
+    return tuple(result)
+
+
 def counted_one_too_far(tasks, accesses):
     compute = [task.name for task in tasks if task.stream == "compute"]
     needed = right["add_waits"](tasks, accesses)
@@ -90,6 +104,7 @@ WAITS = [
     (waits(FILLED, "waits += [filled[buffer]] if buffer.startswith('weights') else []"),
      "a reduce-scatter uses what its backward has filled"),
     (waits(USED, "waits += used.get(buffer, [])[:1]"), "may be used several times"),
+    (waits_for_the_last_use_alone, "the use issued last need not be the last to end"),
     (waits(USED, "waits += [filled[buffer]] if buffer in filled else []"),
      "a filling must wait, too"),
     (counted_one_too_far, "the layer before the one whose values it overwrites"),
@@ -155,6 +170,9 @@ SEARCHES = [
     (search(MIN, "start_s, who, whom = found[0]"), "the log is in no particular order"),
     (search(MIN, "start_s, who, whom = max(found)"), "not the first in time"),
     (swapped, "who overwrites comes first"),
+    (search("return who, whom, start_s",
+            "return who, whom, next(use.start_s for use in log if use.task == whom)"),
+     "the task that overwrites begins"),
     (search("return who, whom, start_s", "return who, whom"), "return (who, whom, when)"),
     (search("return who, whom, start_s", "return [sorted(found)]"), "not a list of all"),
     (search("each.task, use.task)", "each.layer, use.layer)"), "use.task, not the layer"),

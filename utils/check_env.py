@@ -10,6 +10,7 @@ Left out: repairing anything; each [FAIL] names the command that does.
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -100,6 +101,8 @@ def iterate_findings() -> Iterator[Finding]:
     yield hardware.cores_finding()
     yield hardware.memory_finding(hardware.memory_bytes())
     yield hardware.disk_finding(shutil.disk_usage(ROOT).free)
+    yield hardware.folder_finding(os.access(ROOT, os.W_OK))
+    yield hardware.temporary_finding()
     torch, problem = import_torch()
     yield hardware.bf16_finding(hardware.cpu_flags(torch))
     yield hardware.gpu_finding(torch)

@@ -2,7 +2,8 @@
 
 How it works: a reader (`memory_bytes`, `cpu_flags`) asks the system and answers None where it
 cannot know; a pure function turns the answer into a `Finding`. `utils.check_env` prints them, and
-a lesson may show them. Only `matmul_finding` can fail: everything else is a fact or optional.
+a lesson may show them. Only `matmul_finding` and `temporary_finding` can fail: everything else is a
+fact or optional.
 Left out: speed, which lesson 01 measures, and whether a GPU's driver suits a lesson.
 """
 
@@ -12,8 +13,9 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,24 @@ def disk_finding(free_bytes: int) -> Finding:
     if gib < LITTLE_DISK_GIB:
         return Finding("INFO", "disk", f"{gib:.1f} GiB free, tight: saving a notebook may fail")
     return Finding("OK", "disk", f"{gib:.1f} GiB free")
+
+
+def folder_finding(is_writable: bool) -> Finding:
+    """Whether the course's folder can be written."""
+    if is_writable:
+        return Finding("OK", "course folder", "can be written")
+    text = "read-only: lessons run; for labs of your own copy the whole folder to another place"
+    return Finding("INFO", "course folder", text)
+
+
+def temporary_finding(find: Callable[[], str] = tempfile.gettempdir) -> Finding:
+    """Whether there is a folder for temporary files, which torch and Jupyter do not do without."""
+    try:
+        find()
+    except OSError:
+        fix = "export TMPDIR=FOLDER  (one that you can write to), or free some disk space"
+        return Finding("FAIL", "temporary files", "no folder for them can be written", fix)
+    return Finding("OK", "temporary files", "can be written")
 
 
 def cpu_flags(torch: Any, cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str] | None:

@@ -18,7 +18,7 @@ from utils.claims import Claim, find_claim
 from utils.claims_evidence import settle
 from utils.data import STATUS_WORDS
 from utils.evidence.finding import VERDICTS, Finding
-from utils.measured import publish, table
+from utils.measured import _html_cell, publish, table
 
 WIDTH = 96  # characters of a printed line
 VERDICT_HEADERS = ("", "the article", "a primary source", "computed here", "verdict", "measured in")
@@ -102,7 +102,7 @@ def _verdict_cells(claim: Claim, finding: Finding) -> list[tuple[str, str]]:
 
 def _html(rows: Sequence[Sequence[tuple[str, str]]]) -> str:
     left = 'style="text-align: left"'
-    head = "".join(f"<th {left}>{html.escape(text)}</th>" for text in VERDICT_HEADERS)
+    head = "".join(_html_cell("th", text, "left") for text in VERDICT_HEADERS)
     lines = ["<table>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
     for row in rows:
         cells = "".join(f"<td {left}>{shown}</td>" for _, shown in row)

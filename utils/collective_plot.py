@@ -138,4 +138,4 @@ def _draw_stripe(axes: Axes, x: float, y: float, width: float, source: int) -> N
     colour = OKABE_ITO[source % len(OKABE_ITO)]
     axes.add_patch(Rectangle((x, y), width, 0.9, color=colour))
     ink = "white" if contrast_with_white(colour) >= 4.5 else "black"
-    axes.text(x + width / 2, y + 0.45, str(source), ha="center", va="center", color=ink, fontsize=7)
+    axes.text(x + width / 2, y + 0.45, str(source), ha="center", va="center", color=ink, fontsize=8)

@@ -3,7 +3,8 @@
 How it works: `draw(figure, **values)` fills an empty figure and returns the reading. The Explorer
 renders it to a PNG inside an HTML widget. There is no Output widget and no pyplot, so the saved
 text is the same in every run, nothing depends on the thread that calls back, and a reader without
-a kernel sees the picture. A setting that fails is reported in words below the last good figure.
+a kernel sees the picture. A setting that fails is reported in words below the last good figure,
+and one that changes neither figure nor reading is said to change nothing.
 
 Callbacks run in a thread of the kernel: torch's grad mode is per thread, so a `draw` that must
 not record gradients says so itself. Left out: animation and linked figures.
@@ -63,14 +64,19 @@ class Explorer:
         """The controls' current values by name."""
         return {name: control.value for name, control in self.controls.items()}
 
-    def _on_change(self, _change: Mapping[str, Any]) -> None:
+    def _on_change(self, change: Mapping[str, Any]) -> None:
         # One redraw at a time. The values are read inside the lock, so the last redraw is right.
         with self._lock:
+            before = (self.png, self.reading, self.error)
+            is_new = self.params != self._drawn
             try:
                 self.redraw()
             except Exception as error:  # a widget callback's exception is otherwise never seen
                 self.error = error
                 self._message.value = _error_html(error, self._shown)
+                return
+            if is_new and (self.png, self.reading, self.error) == before:
+                self._message.value += _same_html(change["owner"])
 
     def redraw(self) -> None:
         """Draw the present setting; what `draw` raises is raised here."""
@@ -79,9 +85,7 @@ class Explorer:
         reading = checked_reading(self._draw(figure, **values))
         png = png_of(figure)
         self.figure, self.reading, self.png, self.error = figure, reading, png, None
-        self._shown = ", ".join(
-            f"{control.description} = {values[name]}" for name, control in self.controls.items()
-        )
+        self._drawn, self._shown = values, ", ".join(map(_setting, self.controls.values()))
         self._image.value = image_html(png, reading)
         self._message.value = f'<span class="course-reading">{html.escape(reading)}</span>'
 
@@ -112,6 +116,18 @@ def _prepare(name: str, control: widgets.ValueWidget) -> None:
         control.style.description_width = "initial"
     if control.layout.width is None:
         control.layout.width = "min(34em, 100%)"
+
+
+def _setting(control: widgets.ValueWidget) -> str:
+    """The control as the page shows it: a choice by its label, not by the value behind it."""
+    value = control.label if control.has_trait("label") else control.value
+    return f"{control.description} = {value}"
+
+
+def _same_html(control: widgets.ValueWidget) -> str:
+    # The setting is named, so that one such note after another is seen to be a new one.
+    words = html.escape(f"Now {_setting(control)}, which changes nothing here.")
+    return f'<br><span class="course-same">{words}</span>'
 
 
 def _error_html(error: Exception, shown: str) -> str:

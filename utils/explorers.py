@@ -19,7 +19,7 @@ from utils.measured import measured
 from utils.plots import OKABE_ITO, bytes_axis, bytes_text, usd_axis, usd_text
 from utils.predict import block_activation_bytes, head_activation_bytes
 
-PALE = "#c8c8c8"
+PALE = "#949494"  # beside the chosen colour, and still 3:1 against white
 SHOWN_CHIPS = ("RTX 4090", "A100 80GB", "H200")
 SIZES_BILLIONS = (0.124, 1.5, 7, 13, 70)
 GB = 1e9  # chips are sold in decimal gigabytes

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.console import print_what_it_can
 from utils.grading.clerk import Limits
 from utils.grading.course import CourseError
 from utils.grading.room import grade
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Grading needs Linux, for its limits: use WSL, a container or a virtual machine.",
               file=sys.stderr)  # fmt: skip
         return 1
+    print_what_it_can()
     from utils.grading.cage import adopt_orphans, landlock_version
     from utils.grading.tree import kill_all
 

@@ -122,7 +122,8 @@ def _reading(counts: ExponentCounts, scale: float) -> str:
     reading = f"Of the nonzero gradients, fp16 without a scale {_in_words(fp16_shares(counts))}"
     if scale != 1:
         words = _in_words(fp16_shares(counts, scale))
-        reading += f"; times {_power_text(_exponent_of(scale))}, it {words}"
+        power = measured(_power_text(_exponent_of(scale)))  # may have been chosen from the counts
+        reading += f"; times {power}, it {words}"
     if counts.num_not_finite:
         reading += f"; {measured(counts.num_not_finite)} are inf or NaN already"
     return reading + "."

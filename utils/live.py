@@ -18,7 +18,7 @@ from types import TracebackType
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from utils.measured import publish
+from utils.measured import measured, publish
 from utils.plots import image_html, label_line_ends, new_figure, png_of
 
 _SECONDS_BETWEEN_DRAWINGS = 0.5
@@ -75,6 +75,15 @@ class Live:
             label_line_ends(axes)
         return figure
 
+    def reading(self) -> str:
+        """The curves in one sentence: where each starts and ends, marked as measured."""
+        ends = (
+            f"{name} goes from {measured(points[0])} at {measured(steps[0], self.unit)} "
+            f"to {measured(points[-1])} at {measured(steps[-1], self.unit)}"
+            for name, (steps, points) in self._curves.items()
+        )
+        return f"{self.title}: {'; '.join(ends)}."
+
     def _redraw(self, step: float, fraction_done: float) -> None:
         percent = round(100 * min(1.0, max(0.0, fraction_done)))
         self._bar.value, self._bar.description = percent, f"{percent} %"
@@ -96,7 +105,7 @@ class Live:
         self._image.value = ""  # the finished picture replaces it
         if self._curves:
             png = base64.b64encode(png_of(self.figure())).decode("ascii")
-            alt = f"{self.title} over {self.unit}"
+            alt = self.reading()
             text = f"[live curve] {self.title}"
             publish({"image/png": png, "text/plain": text}, {"image/png": {"alt": alt}})
         self.overhead_s += time.perf_counter() - start_s

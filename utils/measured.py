@@ -144,7 +144,10 @@ def _html_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 def _html_cell(tag: str, text: str, side: str) -> str:
     if MARK in text:  # exactly this opening tag: the sanitize rule looks for it
         return f'<td class="measured">{html.escape(text)}</td>'
-    return f'<{tag} style="text-align: {side}">{html.escape(text)}</{tag}>'
+    if tag == "th" and not text:
+        return "<td></td>"  # a corner heads no column
+    scope = ' scope="col"' if tag == "th" else ""
+    return f'<{tag}{scope} style="text-align: {side}">{html.escape(text)}</{tag}>'
 
 
 def _side(column: Sequence[str]) -> str:

@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from utils.memory_report import BEFORE, CATEGORIES, LiveBlock, MemoryReport
+from utils.memory_threads import let_gloo_finish
+from utils.storages import storages_of, unwraps_itself
 
 
 class MemoryMeter(TorchDispatchMode):
@@ -34,6 +36,7 @@ class MemoryMeter(TorchDispatchMode):
         self._events: list[tuple[LiveBlock, int, str]] = []
         self._marks: list[tuple[str, int]] = []
         self._operation = BEFORE
+        self._live_bytes = self._most_bytes = 0
         self._running = False
         self._allocator_peak_bytes: int | None = None
 
@@ -93,7 +96,7 @@ class MemoryMeter(TorchDispatchMode):
         self, func: Any, types: Iterable[type], args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Run one operation, then count whatever storages it touched."""
-        if any(_unwraps_itself(kind) for kind in types):
+        if any(unwraps_itself(kind) for kind in types):
             return NotImplemented  # a wrapper (DTensor) goes first; its inner operations come here
         result = func(*args, **(kwargs or {}))
         self._operation = str(func.overloadpacket)
@@ -104,15 +107,17 @@ class MemoryMeter(TorchDispatchMode):
 
     def _see(self, tensor: Tensor) -> list[LiveBlock]:
         """The records of a tensor's storages; a storage that is new starts to count."""
-        return [self._see_storage(storage, tensor) for storage in _storages(tensor)]
+        return [self._see_storage(storage, tensor) for storage in storages_of(tensor)]
 
     def _see_storage(self, storage: torch.UntypedStorage, tensor: Tensor) -> LiveBlock:
         address = storage._cdata
         block = self._blocks.get(address)
         if block is None:
             block = LiveBlock(storage.nbytes(), self._operation, tuple(tensor.shape), tensor.dtype)
+            if self._live_bytes + block.num_bytes > self._most_bytes:
+                let_gloo_finish()
             self._blocks[address] = block
-            self._events.append((block, block.num_bytes, self._operation))
+            self._change(block, block.num_bytes, self._operation)
             weakref.finalize(storage, self._free, address, block).atexit = False
         return block
 
@@ -120,7 +125,12 @@ class MemoryMeter(TorchDispatchMode):
         if self._blocks.get(address) is block:
             del self._blocks[address]
         if self._running and block.num_bytes:
-            self._events.append((block, -block.num_bytes, self._operation))
+            self._change(block, -block.num_bytes, self._operation)
+
+    def _change(self, block: LiveBlock, num_bytes: int, operation: str) -> None:
+        self._events.append((block, num_bytes, operation))
+        self._live_bytes += num_bytes
+        self._most_bytes = max(self._most_bytes, self._live_bytes)
 
     def _pack(self, tensor: Tensor) -> Tensor:
         """Autograd keeps this tensor for backward."""
@@ -152,7 +162,7 @@ class MemoryMeter(TorchDispatchMode):
             block = self._blocks.get(storage._cdata)
             plain_resize(storage, num_bytes)
             if block is not None:
-                self._events.append((block, num_bytes - block.num_bytes, "resize_"))
+                self._change(block, num_bytes - block.num_bytes, "resize_")
                 block.num_bytes = num_bytes
             return storage
 
@@ -180,20 +190,6 @@ def _owned(source: nn.Module | torch.optim.Optimizer) -> Iterator[tuple[str, Ten
         for leaf in tree_leaves([list(state.values()) for state in source.state.values()]):
             if isinstance(leaf, Tensor):
                 yield "optimizer state", leaf
-
-
-def _storages(tensor: Tensor) -> list[torch.UntypedStorage]:
-    """Those behind a tensor: none on the meta device, of a wrapper those of its tensor parts."""
-    if is_traceable_wrapper_subclass(tensor):
-        inner = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
-        return [each for part in inner if isinstance(part, Tensor) for each in _storages(part)]
-    if tensor.device.type == "meta" or tensor.layout != torch.strided:
-        return []
-    return [tensor.untyped_storage()]
-
-
-def _unwraps_itself(kind: type) -> bool:
-    return kind not in (Tensor, nn.Parameter) and hasattr(kind, "__tensor_flatten__")
 
 
 def _return(tensor: Tensor) -> Tensor:

@@ -9,11 +9,14 @@ Left out: bringing a changed lab into a copy that was started; delete or rename 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from utils.console import print_what_it_can
 
 ROOT = Path(__file__).resolve().parents[1]
 _COURSE_FOLDERS = ("sources", "notebooks", "labs", "solutions", "utils", "tests")
@@ -38,9 +41,17 @@ def copy_labs(root: Path = ROOT, to: Path | str = "my-labs") -> list[str]:
         return [_copy(lab, folder, root) for lab in labs]
     except OSError as error:
         raise CopyError(
-            f"The labs cannot be copied into {folder} ({error.strerror or error}); name a folder "
-            "that you can write to with --to."
+            f"The labs cannot be copied into {folder} ({error.strerror or error}); "
+            f"{_cure(error, root)}."
         ) from None
+
+
+def _cure(error: OSError, root: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some disk space, then run this again"
+    if not os.access(root, os.W_OK):
+        return "copy the whole course to a folder that you can write to, and run this there"
+    return "name a folder that you can write to with --to"
 
 
 def _private_folder(root: Path, to: Path | str) -> Path:
@@ -79,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", default="my-labs", metavar="DIR", help="default: my-labs")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    print_what_it_can()
     try:
         print("\n".join(copy_labs(options.root, options.to)))
     except CopyError as error:

@@ -138,6 +138,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"utils.planner: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # torch looks for a temporary folder when it first counts
+        print(f"utils.planner: The plan cannot be made ({error.strerror or error}): free some disk "
+              "space; `python -m utils.check_env` says more.", file=sys.stderr)  # fmt: skip
+        return 2
     advice = found.advice.sentence() if with_advice and found.advice else ""
     print("\n".join(plan_lines(found.request, found.hour, found.feasible, found.refused)))
     print(f"\n{found.verdict}")

@@ -3,7 +3,8 @@
 How it works: `draw_plan` plans in the chip's low precision (fp32 costs several times as much) and
 draws the first seven recipes: methods, with and without checkpointing. On the left stand dollars
 and days of those that work, the cheapest on top, and what is wrong with the others; on the right
-the bytes of one GPU by category, with the chip's usable memory as a line.
+the bytes of one GPU by category, with the chip's usable memory as a line. Where the table lacks a
+price, the figure says so and which prices of the chip there are; a chip without any is not offered.
 
 Left out: everything that the planner leaves out; its advice, which plans a dozen times.
 """
@@ -11,6 +12,8 @@ Left out: everything that the planner leaves out; its advice, which plans a doze
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
@@ -20,6 +23,7 @@ from utils.config import PRESETS
 from utils.explorer import Explorer
 from utils.hardware import load_chips
 from utils.planner import Plan, PlannedRecipe, PlanRequest, plan
+from utils.planning.hour_price import hour_price
 from utils.planning.options import usable_bytes
 from utils.planning.request import OTHER_SOFTWARE
 from utils.planning.texts import GB, dollars, duration, gigabytes
@@ -39,12 +43,31 @@ def draw_plan(
     figure: Figure, model: str, chip: str, num_gpus: int, price: str, billion_tokens: float
 ) -> str:
     """Ranked recipes with dollars and days, and the bytes of one GPU beside its memory."""
+    kinds = kinds_of_price(chip)
+    if price not in kinds:
+        return _draw_no_price(figure, chip, price, kinds)
     request = PlanRequest(
         model, billion_tokens * 1e9, chip, num_gpus, price, only_low_precision=True
     )
     found = plan(request)
     draw_found(figure, found)
     return _reading(found)
+
+
+def kinds_of_price(chip: str) -> list[str]:
+    """The kinds of price with which an hour of the chip can be paid."""
+    kinds = []
+    for kind in PRICES:
+        with suppress(ValueError):  # raised for a price that the table lacks
+            hour_price(PlanRequest("gpt2-124m", 1e9, chip, price=kind))
+            kinds.append(kind)
+    return kinds
+
+
+def _draw_no_price(figure: Figure, chip: str, price: str, kinds: Sequence[str]) -> str:
+    words = f"The table has no {price} price of {chip}; choose one that it has: {', '.join(kinds)}."
+    figure.text(0.5, 0.5, words, ha="center", va="center")
+    return words
 
 
 def draw_found(figure: Figure, found: Plan) -> None:
@@ -72,6 +95,8 @@ def _draw_dollars(axes: Axes, names: list[str], shown: Sequence[PlannedRecipe]) 
     axes.set(title="Dollars and days", xlim=(0, 1.7 * top))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.locator_params(axis="x", nbins=4)
+    if not max(usd):  # fractions of a dollar would be rounded to "0 0 1 2"
+        axes.set_xticks([0])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
 
@@ -88,8 +113,11 @@ def _draw_bytes(
     for place, total in enumerate(lefts):
         at = min(total, end)
         more = f" {total:,.0f}" if total <= end else f"{total:,.0f} "
-        side = "left" if total <= end else "right"
-        _text(axes, at, place, more, ha=side)
+        if total <= end:
+            _text(axes, at, place, more)
+        else:  # on the bar that is cut off there
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            _text(axes, at, place, more, ha="right", bbox=box)
     axes.axvline(
         room / GB, color="black", linestyle="--", marker="", label=f"usable of one {chip}"
     )
@@ -97,7 +125,7 @@ def _draw_bytes(
     axes.grid(False, axis="y")
 
 
-def _text(axes: Axes, x: float, place: int, words: str, **options: str) -> None:
+def _text(axes: Axes, x: float, place: int, words: str, **options: Any) -> None:
     """A label at a bar; laying out the figure need not wait for it."""
     axes.text(x, place, words, va="center", fontsize=8, **options).set_in_layout(False)
 
@@ -117,7 +145,7 @@ def planner_explorer(model: str = "gpt2-1.5b", chip: str = "H100 SXM") -> Explor
         each.name
         for each in load_chips()
         if each.use == "trains" and each.memory_gb and each.bandwidth_tb_s
-        and not each.name.startswith(OTHER_SOFTWARE)
+        and not each.name.startswith(OTHER_SOFTWARE) and kinds_of_price(each.name)
     ]
     return Explorer(
         "What to use for my model, my GPUs, my budget",

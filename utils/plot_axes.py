@@ -1,4 +1,4 @@
-"""Axes that speak in the course's units: bytes as MiB or GiB, dollars, powers of two.
+"""Axes that speak in the course's units: bytes as MiB or GiB, dollars, powers of two, phases.
 
 How it works: each function takes an axes and "x" or "y" and replaces that axis' ticks and labels.
 `bytes_text` and `usd_text` write one number the same way, for bars, labels and readings.
@@ -8,6 +8,7 @@ Left out: decimal bytes (1 GB = 1e9 bytes); the course counts in binary units on
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -101,3 +102,13 @@ def _axis(axes: Axes, which: Which) -> Axis:
     if which not in ("x", "y"):
         raise ValueError(f'which is {which!r}; choose the axis "x" or "y".')
     return axes.xaxis if which == "x" else axes.yaxis
+
+
+def phases_axis(axes: Axes, phases: Sequence[str]) -> None:
+    """Divide the x axis into phases of width 1, each with its name below its middle."""
+    axes.set_xlim(0, len(phases))
+    axes.set_xticks([place + 0.5 for place in range(len(phases))], phases)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(False, axis="x")
+    for place in range(1, len(phases)):
+        axes.axvline(place, color="black", linestyle="--", linewidth=0.8)

@@ -60,6 +60,10 @@ def draw_sharded(
     measured: Sequence[MeasuredPeak] = (),
 ) -> str:
     """Bytes per GPU by category, and the peak from 1 to 1,024 GPUs beside a chip's memory."""
+    if precision == "bf16, fp32 shards" and stage in ("DDP", "ZeRO-1", "ZeRO-2"):
+        words = f"{stage} keeps whole weights, so they have one precision: choose fp32 or bf16."
+        figure.text(0.5, 0.5, words, ha="center", va="center")
+        return words
     config, memory_gb = models[model], find_chip(chip).memory_gb
     steps = {
         power: predict_sharded(config, stage, 2**power, batch_size, precision, checkpointing)

@@ -63,7 +63,7 @@ def draw_timeline(
             middle = 500 * (span.start_s + span.end_s)
             ink = "white" if contrast_with_white(COLOURS[span.kind]) >= 4.5 else "black"
             axes.text(middle, lanes.index(span.lane), span.label, ha="center", va="center",
-                      fontsize=7, color=ink, clip_on=True)  # fmt: skip
+                      fontsize=8, color=ink, clip_on=True)  # fmt: skip
     axes.set_yticks(range(len(lanes)), lanes)
     axes.set(xlabel="milliseconds", ylim=(len(lanes) - 0.4, -0.6))
     axes.set_xlim(0, 1e3 * (end_s or max(span.end_s for span in spans)))

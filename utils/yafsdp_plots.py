@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.experiments.churn import PHASES, Churn
+from utils.plot_axes import phases_axis
+from utils.plot_style import LINE_COLORS
 from utils.plots import MARKERS, OKABE_ITO, log2_axis
 from utils.simulate.hazards import Access
 from utils.simulate.timeline import COMPUTE, Timeline
@@ -42,7 +44,7 @@ def draw_churn(figure: Figure, steps: Mapping[str, Churn]) -> None:
         for (name, step), style in zip(steps.items(), ("-", "--", ":"), strict=False):
             axes.plot(step.places, getattr(step, kind) / 1e6, marker="", linestyle=style,
                       label=name, drawstyle="steps-post")  # fmt: skip
-        _name_phases(axes)
+        phases_axis(axes, PHASES)
         axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
     whole.set(title="Whole units: weights and gradients", ylabel="MB")
     total.set(title="Everything")
@@ -55,7 +57,7 @@ def draw_gains(axes: Axes, rows: Sequence[PublishedRun]) -> None:
     low, high = ARTICLE_PERCENT
     axes.axhspan(low, high, color="#dddddd", zorder=0, label="10-25 %")
     models = dict.fromkeys(row.model for row in rows)
-    for model, colour, marker in zip(models, OKABE_ITO, MARKERS, strict=False):
+    for model, colour, marker in zip(models, LINE_COLORS, MARKERS, strict=False):
         mine = [row for row in rows if row.model == model]
         axes.plot(
             [row.sequence_length for row in mine], [row.speedup_percent for row in mine],
@@ -111,12 +113,3 @@ def _span(lane: str, task: str, span: TaskSpan) -> Span:
     """A bar with the number of the layer that the task belongs to."""
     kind = next((kind for start, kind in KINDS.items() if task.startswith(start)), "reduce")
     return Span(lane, kind, span.start_s, span.end_s, task.split()[-1])
-
-
-def _name_phases(axes: Axes) -> None:
-    axes.set_xlim(0, len(PHASES))
-    axes.set_xticks([place + 0.5 for place in range(len(PHASES))], PHASES)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(False, axis="x")
-    for place in range(1, len(PHASES)):
-        axes.axvline(place, color="black", linestyle="--", linewidth=0.8)

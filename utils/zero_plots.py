@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from utils.experiments.zero_timeline import PHASES, StepBytes
 from utils.peers.table import ComparisonRow
+from utils.plot_axes import phases_axis
 from utils.plots import MARKERS, OKABE_ITO, label_line_ends, log2_axis
 from utils.techniques.flat import FlatLayout
 from utils.zero_bill import FP32, STAGES, Parts, held_per_parameter
@@ -72,7 +73,7 @@ def draw_step(figure: Figure, steps: Mapping[str, StepBytes]) -> None:
             values = getattr(step, kind) / step.num_parameters
             axes.plot(step.places, values, marker="", label=name, drawstyle="steps-post",
                       linewidth=width)  # fmt: skip
-        _name_phases(axes)
+        phases_axis(axes, PHASES)
         axes.set_title(kind.capitalize())
         axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
     pair[0].set_ylabel("bytes per parameter")
@@ -98,15 +99,6 @@ def draw_throughput(
     axes.set_ylim(0, 1.12 * max(*curve.values(), *rates.values()))
     axes.set_xlim(0, None)
     axes.figure.legend(loc="outside lower center", ncols=2)
-
-
-def _name_phases(axes: Axes) -> None:
-    axes.set_xlim(0, len(PHASES))
-    axes.set_xticks([place + 0.5 for place in range(len(PHASES))], PHASES)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(False, axis="x")
-    for place in range(1, len(PHASES)):
-        axes.axvline(place, color="black", linestyle="--", linewidth=0.8)
 
 
 def _look(owner: int) -> dict[str, str]:

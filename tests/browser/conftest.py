@@ -1,6 +1,6 @@
 """A JupyterLab server on a temporary copy of the course, and a headless Chromium page on it.
 
-How it works: the session copies `notebooks/` and `utils/` to a temporary folder, starts JupyterLab
+How it works: the session copies the notebooks and `utils/` to a temporary folder, starts JupyterLab
 there on a free port with settings of its own (no news pop-up, all cells in the page) and starts one
 Chromium. `lab_page` gives each test a fresh page. At the end every process is ended by its number,
 the server's kernels too, and the folder is removed. The repository is never written.
@@ -30,9 +30,11 @@ import psutil
 import pytest
 from lab_page import LabPage
 
+from utils.build.plan import FOLDERS
+
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-SERVER_START_S = 120
+SERVER_START_S = 300
 LAB_SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     # All cells are in the page, also those that are scrolled out of sight.
@@ -42,11 +44,12 @@ LAB_SETTINGS = {
 
 @dataclass(frozen=True)
 class LabServer:
-    """A running JupyterLab: its address, its secret and the folder it serves."""
+    """A running JupyterLab: its address, its secret, the folder it serves and its process."""
 
     url: str
     token: str
     folder: Path
+    pid: int
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,11 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def lab_server() -> Iterator[LabServer]:
-    """JupyterLab on a temporary copy of notebooks/ and utils/, ended after the last test."""
+    """JupyterLab on a temporary copy of notebooks and utils/, ended after the last test."""
     with tempfile.TemporaryDirectory(prefix="course-lab-", ignore_cleanup_errors=True) as name:
         home = Path(name).resolve()
         folder = home / "course"
-        for part in ("notebooks", "utils"):
+        for part in (*FOLDERS, "utils"):
             ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
             if (ROOT / part).is_dir():
                 shutil.copytree(ROOT / part, folder / part, ignore=ignored)
@@ -117,7 +120,7 @@ def _start_server(folder: Path, home: Path) -> tuple[LabServer, subprocess.Popen
         process = subprocess.Popen(
             command, cwd=folder, env=_server_environment(home), stdout=output, stderr=output
         )
-    server = LabServer(f"http://127.0.0.1:{port}", token, folder)
+    server = LabServer(f"http://127.0.0.1:{port}", token, folder, process.pid)
     try:
         _wait_until_it_answers(server, process, log)
     except BaseException:

@@ -25,6 +25,8 @@ MIN_SHARE_USUAL, MIN_SHARE_ANNOUNCED = 0.9, 0.8
 MAX_WORDS_PER_CELL = 150
 _FENCE = re.compile(r"^(```|~~~).*?^\1[`~]*\s*$", re.MULTILINE | re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")
+# An explorer's twin ends in its reading; a live curve's numbers are never twice the same.
+_TWIN_THAT_READS = re.compile(r"\[live curve\] |\[interactive\] .+: \S.*\.$")
 _LINK_TARGET = re.compile(r"\]\([^)]*\)")
 
 
@@ -159,8 +161,7 @@ def figure_problems(notebook: NotebookNode) -> list[str]:
             data = output.get("data", {})
             if "image/png" in data:
                 found += [_unread(number)] * missing
-                twin = data.get("text/plain", "")
-                missing = not twin.startswith(("[interactive]", "[live curve]"))
+                missing = not _TWIN_THAT_READS.match(data.get("text/plain", ""))
             elif re.search(r"^Reading: \w", output.get("text", ""), re.MULTILINE):
                 missing = False
         found += [_unread(number)] * missing

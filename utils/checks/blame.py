@@ -13,9 +13,9 @@ import linecache
 import os
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from utils.checks.helpers import one_line, shown
@@ -95,7 +95,7 @@ def _is_library(frame: FrameType) -> bool:
     return is_library_file(frame.f_code.co_filename)
 
 
-def _tracebacks(error: BaseException):
+def _tracebacks(error: BaseException) -> Iterator[TracebackType]:
     step = error.__traceback__
     while step is not None:
         yield step

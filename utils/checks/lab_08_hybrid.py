@@ -60,8 +60,8 @@ def judge_hybrid(answer: Callable) -> str:
             _require_traffic(where, cluster, run)
     share = 2 * (cluster.num_nodes - 1) / cluster.num_nodes / cluster.gpus_per_node
     return (
-        f"Right on {' and on '.join(map(str, CLUSTERS))}. Weights never leave a node; on {cluster} "
-        f"each rank sends {share:.2f} of the gradient to other nodes, all it must."
+        f"Right on {', on '.join(map(str, CLUSTERS))}. Weights never leave a node; on {cluster} "
+        f"each rank sends {share:.2f} of the gradient to other nodes, and less is not possible."
     )
 
 

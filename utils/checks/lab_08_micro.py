@@ -95,5 +95,5 @@ def _require_memory(where: str, run: StepRun) -> None:
         f"{where}: right, but {format_bytes(run.extra_bytes)} beside the shards when the last "
         f"micro-batch begins; {format_bytes(allowed)} are enough"
     )
-    likely = "the gradients of all micro-batches are kept: one sum for each parameter is enough"
+    likely = "keep one fp32 sum for each parameter, not the gradients of all micro-batches"
     require(run.extra_bytes <= allowed, what, likely=likely)

@@ -33,10 +33,10 @@ def judge_gain(answer: Callable) -> str:
         for case in CASES
     ]  # fmt: skip
     for place, (case, result) in enumerate(zip(CASES, results, strict=True)):
-        for name, expected, got in zip(NAMES, case.right, result, strict=True):
+        for column, (expected, got) in enumerate(zip(case.right, result, strict=True)):
             if not close_to(got, expected, 1e-9, 1e-9):
-                what = f"With {case.name}, {name}: wrong"
-                raise NotYet(what, expected, got, _name_of(results, place))
+                what = f"With {case.name}, {NAMES[column]}: wrong"
+                raise NotYet(what, expected, got, _name_of(results, place, column))
     number, num_bytes, less, more = results[1]
     return (
         f"{len(CASES)} forwards. With {CASES[1].name}, {number} buffers of {num_bytes} bytes: "
@@ -54,11 +54,13 @@ def _result(name: str, got: object) -> Result:
     return tuple(got)
 
 
-def _name_of(results: Sequence[Result], place: int) -> str:
-    """The mistake that explains all results, or this one."""
-    for numbers in (range(len(CASES)), [place]):
+def _name_of(results: Sequence[Result], place: int, column: int) -> str:
+    """The mistake that explains all results, or this one, or only what is wrong here in each."""
+    everything, alone = slice(None), slice(column, column + 1)
+    for numbers, part in ((range(len(CASES)), everything), ([place], everything),
+                          (range(len(CASES)), alone)):  # fmt: skip
         for text, mistaken in MISTAKES:
-            pairs = ((list(results[k]), list(mistaken(CASES[k]))) for k in numbers)
+            pairs = ((list(results[k][part]), list(mistaken(CASES[k])[part])) for k in numbers)
             if all(close_to(got, wrong, 1e-9, 1e-9) for got, wrong in pairs):
                 return text
     return ""

@@ -25,7 +25,7 @@ from utils.simulate import Task, Timeline, overwrites, simulate
     lab="lab_09_yafsdp",
 )
 def judge_waits(answer: Callable) -> str:
-    """Six kinds of steps at three speeds each."""
+    """Seven kinds of steps at three speeds each."""
     require_function(answer)
     timelines = [_timeline(case, answer(case.tasks, case.accesses)) for case in CASES]
     for place, (case, timeline) in enumerate(zip(CASES, timelines, strict=True)):

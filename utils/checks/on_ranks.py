@@ -23,6 +23,7 @@ from utils.ranks.launch import default_start_method, run_ranks
 from utils.ranks.report import RankError
 
 TIMEOUT_S = {"forkserver": 15.0, "spawn": 60.0}  # spawned ranks import torch first
+MORE_TIME = 4  # times that, once, if the machine was so busy that no rank has reached the answer
 _STORY = re.compile(r"^(ranks? [\d, and]+) failed(?: first)?: (.*)$")
 _LATE = re.compile(r"^The ranks did not finish in .* s and were stopped\.$")
 
@@ -82,7 +83,7 @@ def on_ranks(
     """
     attempt, timeout_s = _Attempt(answer, trial, more), TIMEOUT_S[default_start_method()]
     try:
-        results = run_ranks(attempt, world_size, timeout_s=timeout_s, backend="gloo")
+        results = _run(attempt, world_size, timeout_s)
     except RankError as error:
         if any(isinstance(result, _Untouched) for result in error.results.values()):
             raise NotAttempted from None
@@ -94,7 +95,25 @@ def on_ranks(
     return results
 
 
+def _run(attempt: _Attempt, world_size: int, timeout_s: float) -> list[Any]:
+    try:
+        return run_ranks(attempt, world_size, timeout_s=timeout_s, backend="gloo")
+    except RankError as error:
+        if not _none_began(error):
+            raise
+    return run_ranks(attempt, world_size, timeout_s=MORE_TIME * timeout_s, backend="gloo")
+
+
+def _none_began(error: RankError) -> bool:
+    """Whether the time was up before any rank had come to the learner's code."""
+    first, *rest = str(error).split("\n")  # then who was where, then advice
+    return bool(_LATE.match(first)) and all("not yet in the worker" in each for each in rest[:-1])
+
+
 def _verdict(error: RankError, likely: str) -> NotYet:
+    if _none_began(error):
+        return StoppedOnRank("The ranks did not start in time, and your code was not reached",
+                             likely="this machine is busy with other programs")  # fmt: skip
     first, *rest = str(error).split("\n")
     story = _STORY.match(first)
     if story and error.error_type == "NotYet":

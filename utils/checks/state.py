@@ -4,7 +4,8 @@ How it works: `.progress.json` in the course's folder (or where COURSE_PROGRESS 
 exercise's key to "passed", "not yet" or "not attempted". A writer takes a file lock (filelock, a
 package that torch brings along), reads, changes one entry, writes a temporary file beside it and
 puts that in its place: a reader sees the old file or the new one, and two notebooks lose nothing.
-Whatever the disk does is returned as one sentence; a damaged file is set aside, never deleted.
+Whatever the disk does is returned as one sentence, said once; what it did not take is remembered
+until the kernel ends, and stored as soon as it can be. A damaged file is set aside, never deleted.
 Left out: answers, dates, scores.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,6 +22,8 @@ PASSED, NOT_YET, NOT_ATTEMPTED = STATUSES = ("passed", "not yet", "not attempted
 LOCK_TIMEOUT_S = 5.0
 FORMAT = 1
 _DAMAGED = (ValueError, RecursionError)  # what a file that is not ours makes json raise
+_unstored: dict[Path, dict[str, str]] = {}  # what a disk did not take, by the file it was for
+_said: set[tuple[Path, str]] = set()  # files and reasons that a sentence was returned for
 
 
 def progress_path() -> Path:
@@ -35,45 +37,65 @@ def progress_path() -> Path:
 def read(path: Path | None = None) -> tuple[dict[str, str], str]:
     """Return the status of each exercise seen so far, and "" or one sentence on the trouble."""
     path = path or progress_path()
+    stored, trouble = {}, ""
     try:
-        return _load(path), ""
+        stored = _load(path)
     except _DAMAGED:
-        return {}, (
+        trouble = (
             f"{path.name} is damaged and was not read: the next check keeps it as "
             f"{path.name}.damaged and starts a new one."
         )
     except OSError as error:
-        return {}, f"Progress could not be read from {path.name}: {_reason(error)}."
+        trouble = f"Progress could not be read from {path.name}: {_reason(error)}."
+    return _joined(stored, _unstored.get(path, {})), trouble
 
 
 def record(key: str, status: str, path: Path | None = None) -> str:
     """Store the status of one exercise; what was passed once stays passed.
 
-    Returns "", or one sentence on what the disk did. Raises ValueError for an unknown status.
+    Returns "", or one sentence on what the disk did; that is not said again at the next check.
+    Raises ValueError for an unknown status.
     """
     if status not in STATUSES:
         raise ValueError(f"The status {status!r} is none of {', '.join(STATUSES)}.")
     path = path or progress_path()
+    seen = _unstored[path] = _joined(_unstored.get(path, {}), {key: status})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S):
-            return _update(path, key, status)
+            trouble = _update(path, seen)
     except (OSError, NotImplementedError) as error:  # the second: a disk without locks
-        return (
-            f"This result was not stored in {path.name}: {_reason(error)}. The check itself is "
-            "not affected; the environment variable COURSE_PROGRESS can name another file."
-        )
+        return _say_once(path, _reason(error))
+    del _unstored[path]
+    _said.difference_update([each for each in _said if each[0] == path])
+    return trouble
 
 
-def _update(path: Path, key: str, status: str) -> str:
+def _joined(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+    """Both, the newer status of each exercise, but what was passed stays passed."""
+    return old | {key: PASSED if old.get(key) == PASSED else new[key] for key in new}
+
+
+def _say_once(path: Path, reason: str) -> str:
+    if (path, reason) in _said:
+        return ""
+    _said.add((path, reason))
+    return (
+        f"Results cannot be stored in {path.name}: {reason}. The checks are not affected, and "
+        "progress() knows the results until the kernel ends; the environment variable "
+        "COURSE_PROGRESS can name another file."
+    )
+
+
+def _update(path: Path, seen: dict[str, str]) -> str:
     trouble = ""
     try:
         progress = _load(path)
     except _DAMAGED:
         kept = _set_aside(path)
         progress, trouble = {}, f"{path.name} was damaged: it is kept as {kept.name}."
-    if progress.get(key) not in (PASSED, status):
-        _write(path, {**progress, key: status})
+    if _joined(progress, seen) != progress:
+        _write(path, _joined(progress, seen))
     return trouble
 
 
@@ -101,9 +123,9 @@ def _set_aside(path: Path) -> Path:
 
 def _write(path: Path, exercises: dict[str, str]) -> None:
     text = json.dumps({"format": FORMAT, "exercises": dict(sorted(exercises.items()))}, indent=1)
-    handle, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
+    temporary = path.with_name(f"{path.name}.new")  # one name: what a killed kernel left goes too
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())

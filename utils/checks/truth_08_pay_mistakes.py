@@ -142,6 +142,8 @@ def _other_units(num_gpus: Callable[[Job], int]) -> list[Variant]:
         ("one GPU's dollars: all of them wait and are paid for",
          lambda job: true(job) / num_gpus(job)),
         ("one layer's rest: there are num_layers", lambda job: true(job) / job.num_layers),
+        ("one layer is left out: take all num_layers alike, with a gather beside each forward",
+         lambda job: true(job) * (job.num_layers - 1) / job.num_layers),
         ("usd_per_hour for a second: an hour has 3,600", lambda job: true(job) * 3600),
         ("minutes for seconds", lambda job: true(job) * 60),
         ("seconds: dollars are asked", lambda job: exposed_s(job, seconds(job, num_gpus(job)))),

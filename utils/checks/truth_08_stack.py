@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.checks.truth_08_returns import watch_returns
 from utils.checks.truth_08_store import (
     BACKWARD,
     END,
@@ -120,8 +121,9 @@ def _one_way(
     store = Store(model, model.layers, rank, world_size, lane)
     model.store = store
     gather = store.gather if way == "gather" else store.start_gather
-    answer(list(model.layers), gather, store.free)
-    runs = [_one_pass(model, store, kind, number, rank) for number, kind in enumerate(PASSES)]
+    with watch_returns(model.layers):
+        answer(list(model.layers), gather, store.free)
+        runs = [_one_pass(model, store, kind, number, rank) for number, kind in enumerate(PASSES)]
     store.lane.close()
     return runs
 

@@ -76,10 +76,21 @@ def _swapped(log: Log) -> Found | None:
     return found and (found[1], found[0], found[2])
 
 
+def _at(moment: Callable[[Use, Use], float]) -> Callable[[Log], Found | None]:
+    """The first overwrite with another time, that of `moment(filling, use)`."""
+
+    def search(log: Log) -> Found | None:
+        found, by_task = _first(hurt(log)), {use.task: use for use in log}
+        return found and (*found[:2], moment(by_task[found[0]], by_task[found[1]]))
+
+    return search
+
+
 def _last_one(log: Log) -> Found | None:
     return (hurt(log) or [None])[-1]
 
 
+WHEN = "the time is that at which the task that overwrites begins"
 MISTAKES: tuple[tuple[str, Callable[[Log], Found | None]], ...] = (
     ("no overwrite is ever found", lambda log: None),
     ("to end and to begin at the same moment is no overlap", _touching),
@@ -98,6 +109,8 @@ MISTAKES: tuple[tuple[str, Callable[[Log], Found | None]], ...] = (
      _in_order_of_uses),
     ("this is an overwrite, but not the first in time", _last_one),
     ("who overwrites comes first, then whom", _swapped),
+    (WHEN, _at(lambda fill, use: use.start_s)),
+    (WHEN, _at(lambda fill, use: fill.end_s)),
 )  # fmt: skip
 
 

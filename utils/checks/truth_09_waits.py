@@ -1,9 +1,10 @@
 """What lab 09's waits are judged by: steps of YaFSDP without waits, and the earliest safe end.
 
 How it works: a case is the simulator's step of YaFSDP, its `after` entries taken out, with as many
-buffers, message streams and seconds as the case says. `waits_of` finds from the accesses what must
-be waited for: a use for the filling before it, a filling for the uses of what it overwrites. Any
-schedule that is safe at all speeds keeps these, so none that is safe can end earlier.
+buffers, message streams and seconds as the case says; in one kind a stream of its own also copies
+gathered weights away, so that a filling has users on two streams. `waits_of` finds from the
+accesses what must be waited for: a use for the filling before it, a filling for the uses of what
+it overwrites. Any schedule that is safe at all speeds keeps these, so none of them can end earlier.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Case:
     gradient_buffers: int = 2
     has_two_streams: bool = False  # gathers and reductions do not queue behind each other
     grows: float = 0.0
+    saves: bool = False  # a stream of its own copies what has been gathered, 2.5 forwards long
 
     @property
     def layers(self) -> list[Layer]:
@@ -47,7 +49,10 @@ class Case:
     @property
     def accesses(self) -> list[Access]:
         """Which task fills or uses which buffer."""
-        return buffer_accesses(self.layers, **self.buffers)
+        accesses = buffer_accesses(self.layers, **self.buffers)
+        fillings = [each for each in accesses if self.saves and each.task.startswith("gather")]
+        copies = [replace(each, task=_copy_of(each.task), writes=False) for each in fillings]
+        return [*accesses, *copies]
 
     @property
     def tasks(self) -> list[Task]:
@@ -56,11 +61,20 @@ class Case:
         tasks = two_buffers(
             self.layers, lambda _: gather_s, lambda _: reduce_s, 1, 1, **self.buffers
         )
-        return [replace(task, after=(), stream=self._stream(task)) for task in tasks]
+        tasks = [replace(task, after=(), stream=self._stream(task)) for task in tasks]
+        return [each for task in tasks for each in (task, *self._copies(task))]
+
+    def _copies(self, task: Task) -> list[Task]:
+        is_copied = self.saves and task.name.startswith("gather")
+        return [Task(_copy_of(task.name), "disk", 2.5 * self.seconds[1])] if is_copied else []
 
     def _stream(self, task: Task) -> str:
         is_message = self.has_two_streams and task.stream != "compute"
         return task.name.split()[0] if is_message else task.stream
+
+
+def _copy_of(gather: str) -> str:
+    return gather.replace("gather", "save")
 
 
 class Wait(NamedTuple):
@@ -116,6 +130,7 @@ def _cases() -> tuple[Case, ...]:
         "5 unequal layers in stage 2, three gradient buffers": {
             "num_layers": 5, "zero_stage": 2, "gradient_buffers": 3, "grows": 0.5},
         "1 layer": {"num_layers": 1},
+        "5 layers, weights saved on a stream of their own": {"num_layers": 5, "saves": True},
     }  # fmt: skip
     return tuple(
         Case(f"{kind}, {speed}", seconds=seconds, **options)

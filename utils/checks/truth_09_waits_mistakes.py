@@ -23,6 +23,11 @@ from utils.simulate import Task, Timeline, simulate
 Change = Callable[[Case, list[Wait]], list[Wait]]
 
 
+def _last_use_only(case: Case, waits: list[Wait]) -> list[Wait]:
+    """Of several uses that a filling must wait for, only the one issued last."""
+    return _first_use_only(case, waits[::-1])
+
+
 def _first_use_only(case: Case, waits: list[Wait]) -> list[Wait]:
     """Of several uses that a filling must wait for, only the first."""
     seen: set[tuple[str, str]] = set()
@@ -98,6 +103,8 @@ MISTAKES: tuple[tuple[str, Change], ...] = (
      _without(lambda w: w.buffer.startswith("weights") and w.kind == USED)),
     ("what has been filled may be used several times, by forward and by backward: a filling waits "
      "for all of these uses", _first_use_only),
+    ("what has been filled may be used several times, and on several streams, where the use issued "
+     "last need not be the last to end: a filling waits for all of these uses", _last_use_only),
     ("the wrong neighbour: a filling waits for the layer before the one whose values it overwrites",
      _neighbour_before),
     ("each task waits for the one before it: nothing overlaps", _one_after_another),

@@ -115,8 +115,10 @@ def _mixed(sequences: int, others: int) -> tuple[TrainingRecipe, ...]:
     return tuple(found[k * 37 % len(found)] for k in range(len(found)))
 
 
-def _cloud(name: str, memory: float, rates: Sequence[float], link: float, most: int = 4) -> Cloud:
-    return Cloud(name, int(memory), *rates, link, 0.6, most)
+def _cloud(
+    name: str, memory_bytes: float, rates: Sequence[float], link: float, most: int = 4
+) -> Cloud:
+    return Cloud(name, int(memory_bytes), *rates, link, 0.6, most)
 
 
 _DEEP = GPTConfig(8, 4, 64, 64)

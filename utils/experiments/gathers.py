@@ -70,14 +70,28 @@ def recorded_steps(
 
 
 def as_spans(by_rank: list[list[Event]]) -> list[Span]:
-    """The events of all ranks as bars with the layer's number, two lanes a rank; waits on top."""
+    """The events of all ranks as bars with the layer's number, two lanes a rank, waits last."""
     return [
-        Span(f"rank {event.rank} {name}", _kind(event), event.start_s, event.end_s, _label(event))
+        Span(f"rank {event.rank} {name}", _kind(event), start_s, end_s, label)
         for events in by_rank
         for lane, name in (("compute", "computes"), ("communication", "sends"))
         for event in sorted(events, key=lambda event: event.name == WAITING)
         if event.lane == lane
+        for start_s, end_s, label in _parts(event, [e for e in events if e.name == WAITING])
     ]
+
+
+def _parts(event: Event, waits: list[Event]) -> list[tuple[float, float, str]]:
+    """The event without the waits inside of it; its longest part has the label."""
+    if event.lane != "compute" or event.name == WAITING:
+        return [(event.start_s, event.end_s, _label(event))]
+    overlapping = (w for w in waits if event.start_s < w.end_s and w.start_s < event.end_s)
+    inside = sorted(overlapping, key=lambda wait: wait.start_s)
+    starts = [event.start_s, *(wait.end_s for wait in inside)]
+    ends = [*(wait.start_s for wait in inside), event.end_s]
+    parts = [(a, b) for a, b in zip(starts, ends, strict=True) if b > a]
+    longest = max(parts, key=lambda part: part[1] - part[0], default=None)
+    return [(*part, _label(event) if part == longest else "") for part in parts]
 
 
 def waiting_s(events: list[Event]) -> float:

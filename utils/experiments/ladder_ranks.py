@@ -23,7 +23,7 @@ from torch import Tensor
 from utils.config import GPTConfig
 from utils.experiments.fitting import give_back, survive
 from utils.model import build_gpt, next_token_loss
-from utils.peers.harness import METERED_STEPS, SystemBytes, measure_system, parts_of
+from utils.peers.harness import METERED_BATCHES, SystemBytes, measure_system, parts_of
 from utils.recipe import TrainingRecipe
 from utils.timing import synchronise
 from utils.trainer.systems import config_of, job_of, system_of, training_device
@@ -146,7 +146,7 @@ def _weigh(
 ) -> SystemBytes | None:
     give_back()
     if rank >= recipe.num_ranks:
-        for _ in range(METERED_STEPS):
+        for _ in METERED_BATCHES:
             dist.barrier()
         return None
     place = _place(recipe, rank, world_size)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,6 +63,24 @@ def loss_of(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
     """Mean cross-entropy in nats, in fp32 also when the model computes in 16 bits."""
     logits_BTV = model(tokens_BT).float()
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+
+
+def clip_and_update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float | None
+) -> None:
+    """Clip by the global norm unless that is None, update, and drop the gradients."""
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def held_by(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[Any]]:
+    """`System.owned` where a plain optimizer updates the model's own parameters."""
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    parameters = list(model.parameters())
+    gradients = [each.grad for each in parameters if each.grad is not None]
+    return {"parameters": parameters, "gradients": gradients, "optimizer state": states}
 
 
 MakeSystem = Callable[[nn.Module, int, int, TrainingJob], System]

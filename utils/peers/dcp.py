@@ -13,7 +13,6 @@ training goes on (`dcp.async_save`); sharing one folder between machines.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -32,6 +31,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from utils.peers.agree import agree, from_all, rank_of, world_size_of
+from utils.techniques.shard_files import sha256_of
 from utils.techniques.zero_checkpoint import CheckpointError
 
 Group = dist.ProcessGroup | None
@@ -51,7 +51,7 @@ def save_sharded(state: State, folder: str | Path, group: Group = None) -> Path:
     agree(lambda: _clear(folder, unfinished, rank_of(group)), group)
     storage = {"storage_writer": FileSystemWriter(unfinished)}
     agree(lambda: _with_dcp(dcp.save, state, group, **storage), group)
-    mine = agree(lambda: {path.name: _hash(path) for path in _my_files(unfinished, group)}, group)
+    mine = agree(lambda: {p.name: sha256_of(p) for p in _my_files(unfinished, group)}, group)
     sums = {name: digest for part in from_all(mine, group) for name, digest in part.items()}
     agree(lambda: rank_of(group) == 0 and _finish(unfinished, folder, sums), group)
     return folder
@@ -159,7 +159,7 @@ def _check(state: State, folder: Path, group: Group) -> None:
         ) from None
     for name in sorted(sums)[rank_of(group) :: world_size_of(group)]:
         path = folder / name
-        if not path.is_file() or _hash(path) != sums[name]:
+        if not path.is_file() or sha256_of(path) != sums[name]:
             raise CheckpointError(
                 f"{folder.name}/{name} is missing, cut short or damaged: take the checkpoint "
                 "before it."
@@ -173,11 +173,3 @@ def _check(state: State, folder: Path, group: Group) -> None:
             raise CheckpointError(
                 f"{folder.name} is of another model: {name} is {theirs} there and {mine} here."
             )
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from utils.peers import TrainingJob, loss_of
+from utils.peers import TrainingJob, held_by, loss_of
 from utils.peers.fsdp2 import group_device
 from utils.techniques.data_parallel import DataParallel
 from utils.techniques.master_weights import MasterWeights
@@ -74,14 +74,9 @@ class TorchDdpSystem:
 
     def owned(self) -> dict[str, list[Any]]:
         """Everything, on every rank; masters count as optimizer state."""
-        states = [value for state in self.optimizer.state.values() for value in state.values()]
-        masters = self.masters.parameters() if self.masters else []
-        parameters = list(self.model.parameters())
-        return {
-            "parameters": parameters,
-            "gradients": [each.grad for each in parameters if each.grad is not None],
-            "optimizer state": [*states, *masters],
-        }
+        held = held_by(self.model, self.optimizer)
+        held["optimizer state"] += self.masters.parameters() if self.masters else []
+        return held
 
 
 class OurDdpSystem(TorchDdpSystem):

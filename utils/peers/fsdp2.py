@@ -27,7 +27,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from utils.peers import TrainingJob, loss_of
+from utils.peers import TrainingJob, clip_and_update, held_by, loss_of
 from utils.techniques.checkpointing import Checkpoint
 from utils.techniques.ring import ring_reduce_scatter
 
@@ -86,10 +86,7 @@ class Fsdp2System:
 
     def step(self) -> None:
         """Clip by the norm over all ranks' shards, update the shards, drop the gradients."""
-        if self.job.max_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.job.max_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        clip_and_update(self.model, self.optimizer, self.job.max_norm)
 
     def whole_parameters(self) -> list[Tensor]:
         """All parameters, gathered one after the other."""
@@ -97,10 +94,7 @@ class Fsdp2System:
 
     def owned(self) -> dict[str, list[Any]]:
         """Shards; the meter counts a shard's storage, so the zeros that pad it count too."""
-        states = [value for state in self.optimizer.state.values() for value in state.values()]
-        parameters = list(self.model.parameters())
-        gradients = [each.grad for each in parameters if each.grad is not None]
-        return {"parameters": parameters, "gradients": gradients, "optimizer state": states}
+        return held_by(self.model, self.optimizer)
 
 
 def shard_model(

@@ -2,8 +2,8 @@
 
 How it works: `train_system` and `measure_system` are workers for `run_ranks`. The first trains and
 counts traffic in the last step, when nothing is new any more; the second trains three steps under
-the memory meter and reports what the second holds when its gradients are there, and the lower peak
-of the second and third: a thread of gloo may hold a sent tensor a moment longer.
+the memory meter, the last two on the same batch, and reports what the second holds when its
+gradients are there, and the lower peak of these two: a thread may hold a tensor a moment longer.
 `one_process` is the oracle: the same steps on one rank, without any system.
 
 Left out: data loading. Batches come from a seed, so that every system gets the same ones.
@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.distributed as dist
@@ -25,7 +26,7 @@ from utils.model import build_gpt
 from utils.peers import MakeSystem, System, TrainingJob, loss_of
 from utils.ranks import TrafficLedger
 
-METERED_STEPS = 3  # of `measure_system`, each of which starts with a barrier
+METERED_BATCHES = (0, 1, 1)  # of `measure_system`: nothing is new in the last two steps
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,9 @@ def train_system(
 def measure_system(
     rank: int, world_size: int, make_system: MakeSystem, job: TrainingJob
 ) -> SystemBytes:
-    """Train three steps (two, if the job has no more) under the meter; this rank's bytes."""
-    steps = list(batches(job))[:METERED_STEPS]
+    """Train three steps under the meter; this rank's bytes. The job must have at least two."""
+    first_two = list(islice(batches(job), 2))
+    steps = [first_two[number] for number in METERED_BATCHES]
     with MemoryMeter() as meter:
         system = make_system(build_gpt(job.config, seed=job.seed), rank, world_size, job)
         for number, batch in enumerate(steps):

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from utils.peers import MakeSystem, TrainingJob, loss_of
+from utils.peers import MakeSystem, TrainingJob, clip_and_update, loss_of
 
 TRIED_COMMIT = "669fc36"
 
@@ -89,10 +89,7 @@ class RealYaFsdp:
 
     def step(self) -> None:
         """Clip if the job says so, and update."""
-        if self.job.max_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.job.max_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        clip_and_update(self.model, self.optimizer, self.job.max_norm)
 
     @torch.no_grad()
     def whole_parameters(self) -> list[Tensor]:
@@ -151,7 +148,9 @@ def _keep_version_counters() -> None:
         return
     plain = groups.all_gather
 
-    def all_gather(group: Any, params: Any, sharded: Any, inp: Any, out: Tensor, *a: Any, **k: Any):
+    def all_gather(
+        group: Any, params: Any, sharded: Any, inp: Any, out: Tensor, *a: Any, **k: Any
+    ) -> Any:
         with torch.autograd._unsafe_preserve_version_counter(out):
             return plain(group, params, sharded, inp, out, *a, **k)
 

@@ -23,6 +23,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
+from utils.ranks.device import device_problem, use_loopback
 from utils.ranks.job import Finished, Job, Raised
 from utils.ranks.page import Page
 from utils.ranks.pickling import pack_result, unpack
@@ -96,14 +97,19 @@ def _join_group(job: Job, page: Page) -> None:
     if job.backend == "nccl":
         torch.cuda.set_device(job.rank)
         options["device_id"] = torch.device("cuda", job.rank)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if job.backend == "nccl" else job.backend,
-        store=store,
-        rank=job.rank,
-        world_size=job.world_size,
-        timeout=limit,
-        **options,
-    )
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if job.backend == "nccl" else job.backend,
+            store=store,
+            rank=job.rank,
+            world_size=job.world_size,
+            timeout=limit,
+            **options,
+        )
+    except RuntimeError as error:
+        if problem := device_problem(error):
+            raise RuntimeError(problem) from None
+        raise
     recorder.listen(page.note)
 
 
@@ -124,7 +130,7 @@ def _use_environment(job: Job) -> None:
     local = {"RANK": job.rank, "LOCAL_RANK": job.rank, "OMP_NUM_THREADS": 1}
     sizes = {"WORLD_SIZE": job.world_size, "LOCAL_WORLD_SIZE": job.world_size}
     os.environ.update({name: str(value) for name, value in (local | sizes).items()})
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    use_loopback()
 
 
 def _live_and_die_with_the_notebook(job: Job) -> None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from utils.ranks.job import Job
-from utils.ranks.member import Member, kill, start
+from utils.ranks.member import Member, exit_code_of, kill, start
 from utils.ranks.page import make_pages
 from utils.ranks.patience import Patience
 from utils.ranks.scratch import Scratch
@@ -51,8 +52,10 @@ class Crew(threading.Thread):
     def stop(self) -> None:
         """End all ranks now."""
         self._give_up.set()
-        if self.ident is not None:
-            self._all_over.wait(2 * FAREWELL_S)
+        end_s = time.monotonic() + 2 * FAREWELL_S
+        while self.ident is not None and not self._all_over.wait(TICK_S):
+            if not self.members or time.monotonic() > end_s:
+                return  # the server still imports: the thread ends what it then starts
 
     def run(self) -> None:
         """Start, listen, end."""
@@ -81,7 +84,7 @@ class Crew(threading.Thread):
             if self.verdict:
                 break
         for member, page in zip(self.members, pages, strict=True):
-            member.noted = page.last()
+            member.noted, member.turns = page.last(), page.turns()
             page.close()
 
     def _listen(self) -> None:
@@ -129,7 +132,7 @@ def _take_death(member: Member, source: Any) -> None:
         _take_message(member, member.channel)
     if not member.ended:
         member.process.join(FAREWELL_S)
-        member.exit_code = member.process.exitcode if member.process.exitcode is not None else -9
+        member.exit_code = exit_code_of(member.process)
 
 
 def _take_output(member: Member, descriptor: int) -> None:

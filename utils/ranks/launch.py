@@ -26,6 +26,7 @@ from utils.ranks.job import Finished, Job
 from utils.ranks.output import show
 from utils.ranks.pickling import pack_job, unpack
 from utils.ranks.report import RankError, error_of
+from utils.ranks.scratch import temporary_folder
 from utils.ranks.server import context_for, start_helpers
 
 MAX_RANKS, MAX_SECONDS = 64, 86_400
@@ -112,6 +113,7 @@ def _check_place() -> None:
             "run_ranks was called inside a rank, and a rank cannot start ranks: call it from the "
             "notebook, with as many ranks as you need."
         )
+    temporary_folder()
 
 
 def _check_numbers(world_size: int, timeout_s: float) -> None:

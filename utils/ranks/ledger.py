@@ -11,9 +11,12 @@ Left out: what a group's making costs; NCCL's bytes, which are an estimate by th
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from utils.ranks.gloo_bytes import textbook_bytes
+
+if TYPE_CHECKING:
+    from utils.ranks.calls import Call  # with torch, which the ledger alone does not need
 
 
 class TrafficRow(NamedTuple):
@@ -95,7 +98,7 @@ class TrafficLedger:
 
         return tcp_bytes_sent()
 
-    def _add(self, call) -> None:
+    def _add(self, call: Call) -> None:
         textbook = textbook_bytes(call.kind, call.payload_bytes, call.group_size)
         data_bytes = call.sent.data_bytes if call.backend == "gloo" else round(textbook)
         with self._lock:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -19,8 +19,10 @@ from utils.ranks.child import rank_main
 from utils.ranks.job import Finished, Job, Raised
 from utils.ranks.output import Captured
 from utils.ranks.page import Noted
-from utils.ranks.server import start_helpers, without_main
+from utils.ranks.server import server_has_ended, start_helpers, without_main
 from utils.ranks.whereabouts import Where
+
+SERVER_ENDS_S = 0.5  # from its last sign of life to its end
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Member:
     where: Where | None = None  # its last answer
     owes_answer: bool = False
     noted: Noted | None = None  # its last collective
+    turns: dict[tuple[int, int], int] = field(default_factory=dict)  # `Page.turns`
 
     @property
     def ended(self) -> bool:
@@ -68,6 +71,19 @@ def _started(context: Any, arguments: tuple) -> BaseProcess:
         except (EOFError, ConnectionError):
             time.sleep(pause_s)
     raise RuntimeError("The server that ranks come from ends at once: restart the kernel.")
+
+
+def exit_code_of(process: BaseProcess) -> int:
+    """How a process has ended. Of a rank whose server died before it multiprocessing knows only 255
+    (that server kills its ranks).
+    """
+    code = process.exitcode
+    end_s = time.monotonic() + SERVER_ENDS_S
+    while code == 255 and time.monotonic() < end_s:
+        if server_has_ended():
+            return -signal.SIGKILL
+        time.sleep(0.01)
+    return -signal.SIGKILL if code is None else code
 
 
 def kill(process: BaseProcess) -> None:

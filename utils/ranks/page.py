@@ -2,7 +2,8 @@
 
 How it works: each rank has a page of a file that it and the notebook's process map into their
 memory. Before each collective it notes there what it calls and from which line; so when gloo aborts
-a rank, or a rank never answers, the notebook's process still knows what it did last.
+a rank, or a rank never answers, the notebook's process still knows what it did last. A short word
+for each of its last collectives stays too: ranks whose words of the same turn differ do not agree.
 Left out: any lock. A page is read when its rank is dead or stands still.
 """
 
@@ -11,12 +12,18 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from typing import NamedTuple
+import zlib
+from typing import TYPE_CHECKING, NamedTuple
 
 from utils.ranks.whereabouts import Line, callers_line
 
-PAGE_BYTES = 1024
+if TYPE_CHECKING:
+    from utils.ranks.calls import Call  # with torch, which a page alone does not need
+
+TEXT_BYTES, NUM_TURNS = 1024, 64
 _HEAD = struct.Struct("QH")  # number of calls so far, length of the text
+_TURN = struct.Struct("III")  # group, how many calls it has had, what was called
+PAGE_BYTES = TEXT_BYTES + NUM_TURNS * _TURN.size
 
 
 class Noted(NamedTuple):
@@ -36,6 +43,7 @@ class Page:
         with open(path, "r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
         self._start, self._calls = rank * PAGE_BYTES, 0
+        self._turns: dict[int, int] = {}
 
     @property
     def calls(self) -> int:
@@ -54,16 +62,31 @@ class Page:
             return None
         return Noted(*words, Line(*line) if line else None)
 
-    def note(self, call) -> None:
+    def turns(self) -> dict[tuple[int, int], int]:
+        """What the rank's last collectives were, by group and turn; without send and recv."""
+        entries = self._memory[self._start + TEXT_BYTES : self._start + PAGE_BYTES]
+        return {(group, turn): word for group, turn, word in _TURN.iter_unpack(entries) if turn}
+
+    def note(self, call: Call) -> None:
         """Write down a `utils.ranks.calls.Call`, with the line that led to it."""
         self._calls += 1
         words = (call.kind, call.num_values, call.dtype, call.root, callers_line())
         text = json.dumps(words).encode()
-        if len(text) > PAGE_BYTES - _HEAD.size:  # a very long path
+        if len(text) > TEXT_BYTES - _HEAD.size:  # a very long path
             text = json.dumps((*words[:-1], None)).encode()
         start = self._start + _HEAD.size
         self._memory[start : start + len(text)] = text
         _HEAD.pack_into(self._memory, self._start, self._calls, len(text))
+        if call.kind not in ("send", "recv"):  # which have turns of their own
+            self._note_turn(call)
+
+    def _note_turn(self, call: Call) -> None:
+        num_values = 0 if call.kind == "all_to_all" else call.num_values  # it may differ by rank
+        group = zlib.crc32(repr(call.group_ranks).encode())
+        turn = self._turns[group] = self._turns.get(group, 0) + 1
+        word = zlib.crc32(f"{call.kind} {num_values} {call.dtype}".encode())
+        start = self._start + TEXT_BYTES + self._calls % NUM_TURNS * _TURN.size
+        _TURN.pack_into(self._memory, start, group, turn, word)
 
     def close(self) -> None:
         """Give the memory back."""

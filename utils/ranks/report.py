@@ -23,6 +23,10 @@ TOGETHER_S = 1.0  # failures so close have no order that a second run would repe
 _LOST_PEER = re.compile(
     r"Connection (closed|reset)|Broken pipe|Socket closed|gloo/transport|remote process exited"
 )
+_NO_MEMORY = re.compile(r"^MemoryError|OutOfMemory|can't allocate memory|bad_alloc")
+NO_MEMORY = (
+    "There was no memory left for it: take fewer ranks, or a smaller batch, model or tensor."
+)
 _AGREE = (
     "All ranks of a group must call the same collectives, in the same order and with the same "
     "shapes."
@@ -57,7 +61,9 @@ def error_of(members: Sequence[Member], verdict: str, timeout_s: float) -> RankE
         text = [_story_of(own, first), *_others(members, {first, *_same(own, first)})]
         return RankError("\n".join(text), first, own[first].type)
     if dead:
-        if any(members[rank].exit_code == -signal.SIGABRT for rank in dead) and _differ(members):
+        if any(members[rank].exit_code == -signal.SIGABRT for rank in dead) and _differ(
+            members, dead
+        ):
             return RankError("\n".join(_mismatch(members)))
         text = [f"{names([rank])} {death_text(members[rank].exit_code or 0)}" for rank in dead]
         return RankError("\n".join([*text, *_others(members, set(dead))]), dead[0])
@@ -89,13 +95,23 @@ def _story_of(own: dict[int, Raised], first: int) -> str:
         return f"{names(ranks)} returned what cannot be sent back: {clean(report.message)}."
     if report.stage != "work":
         who += " reading the worker" if report.stage == "load" else " starting"
-    return "\n".join([f"{who}: {what}", *(f"  {place_text(line)}" for line in report.lines)])
+    advice = [NO_MEMORY] * bool(_NO_MEMORY.search(f"{report.type}: {report.message}"))
+    return "\n".join(
+        [f"{who}: {what}", *(f"  {place_text(line)}" for line in report.lines), *advice]
+    )
 
 
-def _differ(members: Sequence[Member]) -> bool:
-    """Whether the last collectives of the ranks do not fit together."""
+def _differ(members: Sequence[Member], dead: Sequence[int]) -> bool:
+    """Whether the ranks' collectives do not fit together; a rank may also be aborted without."""
     noted = [member.noted for member in members]
-    return len({note and (note.kind, note.num_values, note.dtype) for note in noted}) > 1
+    if any(noted[rank] is not None and noted[rank].kind in ("send", "recv") for rank in dead):
+        return len({note and (note.kind, note.num_values, note.dtype) for note in noted}) > 1
+    turns: dict[tuple[int, int], int] = {}
+    return any(
+        turns.setdefault(turn, word) != word
+        for member in members
+        for turn, word in member.turns.items()
+    )
 
 
 def _mismatch(members: Sequence[Member]) -> list[str]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterable
 from types import CodeType, FrameType, TracebackType
 from typing import NamedTuple
 
 from utils.checks.blame import is_library_file
+from utils.threads import other_threads, wanted_s
 
 MAX_LINES = 12
 
@@ -35,8 +35,8 @@ class Where(NamedTuple):
     """A rank's answer to "where are you?": outermost line first.
 
     `inside` is what the innermost line has called in torch, `waiting` whether it waits there for
-    other ranks, `alone` whether no other thread of Python could still act for it; `calls` and
-    `cpu_s` show whether it moves.
+    other ranks, `alone` whether no other thread could still act for it: none of Python, and none
+    that only lacks a core. `calls` and `cpu_s` (ran or wanted to) show whether it moves.
     """
 
     lines: tuple[Line, ...]
@@ -52,7 +52,9 @@ def where_now(calls: int) -> Where:
     frames = _frames_of_worker(sys._current_frames().get(threading.main_thread().ident or 0))
     lines = learners_lines((frame, frame.f_lineno) for frame in frames)
     alone = {threading.main_thread(), threading.current_thread()}.issuperset(threading.enumerate())
-    return Where(lines, _inside(frames), _is_waiting(frames), alone, calls, time.process_time())
+    others = other_threads()
+    alone = alone and not any(each.state == "R" for each in others)
+    return Where(lines, _inside(frames), _is_waiting(frames), alone, calls, wanted_s(others))
 
 
 def lines_of(trace: TracebackType | None) -> tuple[Line, ...]:

@@ -24,6 +24,7 @@ from pathlib import Path
 import nbformat
 from nbconvert.exporters import SlidesExporter
 
+from utils.console import print_what_it_can
 from utils.slides.pack import deck
 from utils.slides.shapes import HEIGHT_PX, WIDTH_PX
 
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", default="slides", metavar="DIR", help="default: slides")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    print_what_it_can()
     try:
         folder = write_slides(options.root.resolve(), options.to, options.only)
     except SlidesError as error:

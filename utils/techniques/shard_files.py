@@ -68,7 +68,7 @@ def write_file(place: Path, rank: int, attempt: int, content: Any) -> dict[str, 
     try:
         place.mkdir(parents=True, exist_ok=True)
         torch.save(content, path)
-        return {"file": path.name, "num_bytes": path.stat().st_size, "sha256": _hash(path)}
+        return {"file": path.name, "num_bytes": path.stat().st_size, "sha256": sha256_of(path)}
     except (OSError, RuntimeError) as error:
         _remove(path)
         reason = getattr(error, "strerror", None) or str(error)
@@ -93,7 +93,7 @@ def read_file(place: Path, entry: dict[str, Any]) -> Any:
     path = place / entry["file"]
     if not path.is_file() or path.stat().st_size != entry["num_bytes"]:
         raise CheckpointError(f"{path} is missing or cut short: take the checkpoint before it.")
-    if _hash(path) != entry["sha256"]:
+    if sha256_of(path) != entry["sha256"]:
         raise CheckpointError(f"{path} is damaged: take the checkpoint before it.")
     return torch.load(path, weights_only=True, mmap=True)
 
@@ -125,7 +125,8 @@ def _remove(path: Path) -> None:
         pass
 
 
-def _hash(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, read in pieces of a mebibyte."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**20):

@@ -134,9 +134,13 @@ def _open_log(folder: Path) -> LogWriter:
         folder.mkdir(parents=True, exist_ok=True)
         return LogWriter(folder)
     except OSError as error:
-        raise TrainerError(
-            f"The folder {folder} cannot be written ({error.strerror}): choose another --folder."
-        ) from None
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> TrainerError:
+    return TrainerError(
+        f"The folder {folder} cannot be written ({error.strerror}): choose another --folder."
+    )
 
 
 def _holds_run(folder: Path) -> bool:
@@ -155,8 +159,12 @@ def _has_saved(folder: Path) -> bool:
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all."""
     beside = path.with_name(path.name + ".unfinished")
-    beside.write_text(json.dumps(content, indent=1))
-    beside.replace(path)
+    try:
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise _unwritable(path.parent, error) from None
 
 
 def _move_aside(places: list[Path]) -> None:

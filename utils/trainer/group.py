@@ -27,6 +27,7 @@ import torch.distributed as dist
 
 from utils.checks.helpers import one_line
 from utils.peers.agree import from_all
+from utils.ranks.device import device_problem, use_loopback
 from utils.trainer.settings import TrainerError
 
 T = TypeVar("T")
@@ -132,13 +133,15 @@ def _join(rank: int, world_size: int, on_gpus: bool) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         options["device_id"] = torch.device("cuda", torch.cuda.current_device())
     if world_size == int(os.environ.get("LOCAL_WORLD_SIZE", "1")):  # all on this machine
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+        use_loopback()
     if world_size == 1:
         options |= {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     try:
         dist.init_process_group(backend, **options)
     except (RuntimeError, ValueError) as error:
-        raise TrainerError(
-            f"Rank {rank} of {world_size} could not join the others ({one_line(str(error))}): "
-            "check that all machines reach the first one, and GLOO_SOCKET_IFNAME."
-        ) from None
+        reason = device_problem(error) or (
+            f"{one_line(str(error))}: check that all machines reach the first one, and "
+            "GLOO_SOCKET_IFNAME."
+        )
+        who = f"Rank {rank} of {world_size} could not join the others: "
+        raise TrainerError(who + reason) from None

@@ -68,6 +68,7 @@ class _Watched:
         self.system.step()
         self.num_steps += 1
         if self.is_open:
+            self.is_open = False
             self.ledger.__exit__()
 
 

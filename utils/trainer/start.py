@@ -12,6 +12,7 @@ Left out: starting other machines; the command for those is `utils.trainer.comma
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -86,13 +87,18 @@ def command_words(
     recipe: TrainingRecipe, *options: str, folder: str | Path, config: GPTConfig | None = None,
     text: str | Path | None = None,
 ) -> list[str]:  # fmt: skip
-    """The recipe's command for this machine, word by word, run by this very Python."""
+    """The recipe's command for this machine, word by word, run by this very Python.
+
+    torchrun would leave a folder of logs behind, empty ones, in the one for temporary files, and
+    have ranks meet at this machine's name, which may have no address.
+    """
     more = [*options, "--folder", str(folder)]
     more += ["--text", str(text)] if text is not None else []
     more += config_flags(config) if config is not None else []
     words = shlex.split(recipe.command(*map(shlex.quote, more)))
-    this = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}
-    return [*this[words[0]], *words[1:]]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--log-dir", os.devnull,
+                "--local-addr", "localhost"]  # fmt: skip
+    return [*{"python": [sys.executable], "torchrun": torchrun}[words[0]], *words[1:]]
 
 
 class News:

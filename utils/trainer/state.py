@@ -11,7 +11,6 @@ Left out: machines that do not share a folder; saving while training goes on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -27,6 +26,7 @@ from utils.peers.deepspeed_zero import DeepSpeedSystem
 from utils.peers.our_yafsdp import OurYaFsdp
 from utils.peers.ours import OurFsdp, OurZero
 from utils.techniques.fsdp_checkpoint import load_fsdp, save_fsdp
+from utils.techniques.shard_files import sha256_of
 from utils.techniques.zero_checkpoint import load_shards, save_shards
 from utils.trainer.group import together
 from utils.trainer.settings import TrainerError
@@ -127,7 +127,7 @@ def _finish(system: System, unfinished: Path, place: Path, about: dict[str, Any]
         about["scaler"] = system.scaler.state_dict()
     if isinstance(system, DeepSpeedSystem):
         files = sorted((unfinished / SHARDS).iterdir())
-        about["files"] = {path.name: _hash(path) for path in files}
+        about["files"] = {path.name: sha256_of(path) for path in files}
     (unfinished / ABOUT).write_text(json.dumps(about, indent=1))
     unfinished.rename(place)
 
@@ -151,16 +151,8 @@ def _load_deepspeed(system: DeepSpeedSystem, place: Path, about: dict[str, Any])
     files = about.get("files", {})
     for name, digest in files.items():
         path = place / SHARDS / name
-        if not path.is_file() or _hash(path) != digest:
+        if not path.is_file() or sha256_of(path) != digest:
             raise TrainerError(f"{place.name}/{SHARDS}/{name} is missing, cut short or damaged.")
     path, _ = system.engine.load_checkpoint(str(place), tag=SHARDS)
     if path is None:
         raise TrainerError(f"DeepSpeed cannot read {place.name}.")
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from utils.config import GPTConfig
-from utils.peers import MakeSystem, System, TrainingJob, loss_of
+from utils.peers import MakeSystem, System, TrainingJob, held_by, loss_of
 from utils.peers.deepspeed_zero import DeepSpeedSystem
 from utils.peers.fsdp2 import Fsdp2System, group_device
 from utils.peers.our_yafsdp import OurYaFsdp
@@ -171,7 +171,4 @@ class WholeModel:
 
     def owned(self) -> dict[str, list[Any]]:
         """Everything, on every rank."""
-        states = [value for state in self.optimizer.state.values() for value in state.values()]
-        parameters = list(self.model.parameters())
-        gradients = [each.grad for each in parameters if each.grad is not None]
-        return {"parameters": parameters, "gradients": gradients, "optimizer state": states}
+        return held_by(self.model, self.optimizer)
