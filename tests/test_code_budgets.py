@@ -110,10 +110,12 @@ def test_no_committed_file_names_a_place() -> None:
 
 def own_places(text: str) -> list[str]:
     """What `place_problems` says but for general folders, which tests and programs may name."""
+    root = str(ROOT)  # itself perhaps in such a folder
+    general = root.join(part.replace("/tmp", "") for part in text.split(root))
     return [
         problem
-        for problem in place_problems(text.replace("/tmp", ""), ROOT)
-        if "a package registry" in problem or str(ROOT) in problem or str(Path.home()) in problem
+        for problem in place_problems(general, ROOT)
+        if "a package registry" in problem or root in problem or str(Path.home()) in problem
     ]
 
 

@@ -68,15 +68,17 @@ def test_every_way_equals_one_process_bit_for_bit_and_sends_what_the_formula_say
     by_rank = run_ranks(train_all, world_size, list(runs.values()), timeout_s=120, quiet=True)
     for number, (name, (case, way)) in enumerate(runs.items()):
         oracle = one_process(case, world_size, way)
+        in_order = name != "replicas only"  # gloo's own sum of four has another order
         for mine in (found[number] for found in by_rank):
-            if name == "replicas only":  # gloo's own sum of four has another order
+            if not in_order:
                 assert gap(mine.parameters, oracle.parameters) < 2e-5, name
                 assert gap(mine.parameters, by_rank[0][number].parameters) == 0.0
             else:
                 assert gap(mine.parameters, oracle.parameters) == 0.0, name
             assert mine.sent == mine.expected, name
             assert mine.whole == (0, 0, 0), name  # between steps nothing whole is left
-        assert torch.equal(by_rank[0][number].losses, oracle.losses), name
+        allowed = 0.0 if in_order else 2e-6  # of a processor's rounding, in nats
+        assert (by_rank[0][number].losses - oracle.losses).abs().max() <= allowed, name
 
 
 def test_traffic_in_units_of_the_weights():
