@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-import torch
 
 from tests.fsdp_runs import Way, fast_link, one_process, threaded, train_all, ways
 from tests.zero_runs import CONFIG, Case, gap, train_in
