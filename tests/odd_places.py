@@ -40,6 +40,9 @@ cp -a "$PLACE" "$DISK/course"
 mkdir "$DISK/home" "$DISK/tmp"
 export PLACE="$DISK/course" HOME="$DISK/home" TMPDIR="$DISK/tmp"
 head -c {DISK_MIB + 1}M /dev/zero > "$DISK/filler" 2>/dev/null || true
+for rest in 1 2 3 4 5 6 7 8; do  # single pages that a large write has left
+  head -c 4k /dev/zero > "$DISK/filler$rest" 2>/dev/null || true
+done
 """
 NO_NETWORK = "ip link set lo up"
 
