@@ -22,7 +22,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from utils.memory_report import BEFORE, CATEGORIES, LiveBlock, MemoryReport
-from utils.memory_threads import let_gloo_finish
 from utils.storages import storages_of, unwraps_itself
 
 
@@ -36,7 +35,6 @@ class MemoryMeter(TorchDispatchMode):
         self._events: list[tuple[LiveBlock, int, str]] = []
         self._marks: list[tuple[str, int]] = []
         self._operation = BEFORE
-        self._live_bytes = self._most_bytes = 0
         self._running = False
         self._allocator_peak_bytes: int | None = None
 
@@ -114,10 +112,8 @@ class MemoryMeter(TorchDispatchMode):
         block = self._blocks.get(address)
         if block is None:
             block = LiveBlock(storage.nbytes(), self._operation, tuple(tensor.shape), tensor.dtype)
-            if self._live_bytes + block.num_bytes > self._most_bytes:
-                let_gloo_finish()
             self._blocks[address] = block
-            self._change(block, block.num_bytes, self._operation)
+            self._events.append((block, block.num_bytes, self._operation))
             weakref.finalize(storage, self._free, address, block).atexit = False
         return block
 
@@ -125,12 +121,7 @@ class MemoryMeter(TorchDispatchMode):
         if self._blocks.get(address) is block:
             del self._blocks[address]
         if self._running and block.num_bytes:
-            self._change(block, -block.num_bytes, self._operation)
-
-    def _change(self, block: LiveBlock, num_bytes: int, operation: str) -> None:
-        self._events.append((block, num_bytes, operation))
-        self._live_bytes += num_bytes
-        self._most_bytes = max(self._most_bytes, self._live_bytes)
+            self._events.append((block, -block.num_bytes, self._operation))
 
     def _pack(self, tensor: Tensor) -> Tensor:
         """Autograd keeps this tensor for backward."""
@@ -162,7 +153,7 @@ class MemoryMeter(TorchDispatchMode):
             block = self._blocks.get(storage._cdata)
             plain_resize(storage, num_bytes)
             if block is not None:
-                self._change(block, num_bytes - block.num_bytes, "resize_")
+                self._events.append((block, num_bytes - block.num_bytes, "resize_"))
                 block.num_bytes = num_bytes
             return storage
 

@@ -112,9 +112,9 @@ def train_system(
 def measure_system(
     rank: int, world_size: int, make_system: MakeSystem, job: TrainingJob
 ) -> SystemBytes:
-    """Train three steps under the meter; this rank's bytes. The job must have at least two."""
+    """Train three steps (two, if the job has no more) under the meter; this rank's bytes."""
     first_two = list(islice(batches(job), 2))
-    steps = [first_two[number] for number in METERED_BATCHES]
+    steps = [first_two[number] for number in METERED_BATCHES[: job.num_steps]]
     with MemoryMeter() as meter:
         system = make_system(build_gpt(job.config, seed=job.seed), rank, world_size, job)
         for number, batch in enumerate(steps):
