@@ -20,7 +20,6 @@ NS_PER_S = 1e9
 class OtherThread(NamedTuple):
     """A thread beside the one that asks; `wanted_s` is what it ran and waited for a core."""
 
-    name: str
     state: str  # R runs or waits for a core, S sleeps, D waits for a disk
     wanted_s: float
 
@@ -39,8 +38,7 @@ def wanted_s(threads: list[OtherThread]) -> float:
 def _thread(task: Path) -> OtherThread:
     state = _read(task / "stat").rpartition(")")[2].split()
     ran_ns, waited_ns = [*map(int, _read(task / "schedstat").split()[:2]), 0, 0][:2]
-    name = _read(task / "comm").strip()
-    return OtherThread(name, state[0] if state else "S", (ran_ns + waited_ns) / NS_PER_S)
+    return OtherThread(state[0] if state else "S", (ran_ns + waited_ns) / NS_PER_S)
 
 
 def _read(path: Path) -> str:
