@@ -49,7 +49,7 @@ def test_at_most_two_drawings_a_second(clock, bundles, monkeypatch):
             live.log(step, step / 100, loss=5 - step / 50)
             clock.now_s += 0.1
     assert 10 <= live.num_drawings <= 20
-    assert live._curves == {"loss": ([*range(100)], [5 - step / 50 for step in range(100)])}
+    assert live._curves == {"loss": [(step, 5 - step / 50) for step in range(100)]}
 
 
 def test_the_drawing_time_is_added_up(clock, bundles, monkeypatch):
@@ -107,6 +107,23 @@ def test_an_error_closes_the_widget_keeps_the_curve_and_goes_on(bundles):
         raise KeyboardInterrupt
     assert live.view.layout.display == "none"
     assert [bundle["text/plain"] for bundle in bundles][1:] == ["[live curve] loss"]
+
+
+class StopButton:
+    """A value that is pressed while it is read."""
+
+    def __float__(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("logged", [0, 1, 2])
+def test_a_point_is_kept_whole_or_not_at_all(bundles, logged):
+    """Half a point would end the cell with an error of the picture's, and no picture."""
+    with pytest.raises(KeyboardInterrupt), Live("loss") as live:
+        for step in range(logged):
+            live.log(step, 0.0, loss=1.0)
+        live.log(logged, 0.0, loss=StopButton())
+    assert len(bundles) == 1 + (logged > 0)
 
 
 def test_an_error_before_the_first_point_shows_no_picture(bundles):

@@ -29,6 +29,10 @@ ON_RANKS = {
         "check('06.4', endless)"
     ),
 }
+# Struck where an instruction has no line (in Python 3.11 the jump back of a loop whose last
+# statement is an `if`), IPython 9 fails to report the interruption, and prints why instead.
+NO_LINE = "assert isinstance(frame_info.lineno, int)\nAssertionError\n"
+INSTEAD = "Unexpected exception formatting exception. Falling back to standard exception\n"
 LIVE = """
 from utils.live import Live
 with Live("loss") as live:
@@ -70,8 +74,12 @@ def notebook(opened):
 
 def is_interrupted(cell, says=""):
     """A cell that ends with KeyboardInterrupt and has printed only this."""
+    report = printed(cell, "stderr")
+    if not errors_of(cell) and "\nKeyboardInterrupt\n" in report and report.endswith(NO_LINE):
+        assert printed(cell).removesuffix(INSTEAD) == says.removesuffix(INSTEAD)
+        return True
     assert {each.ename for each in errors_of(cell)} == {"KeyboardInterrupt"}, cell.outputs
-    assert (printed(cell), printed(cell, "stderr")) == (says, "")
+    assert (printed(cell), report) == (says, "")
     return True
 
 

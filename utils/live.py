@@ -33,7 +33,7 @@ class Live:
     def __init__(self, title: str, unit: str = "steps") -> None:
         self.title, self.unit = title, unit
         self.overhead_s, self.num_drawings = 0.0, 0
-        self._curves: dict[str, tuple[list[float], list[float]]] = {}
+        self._curves: dict[str, list[tuple[float, float]]] = {}
         self._last_drawing_s = float("-inf")
         self._bar = widgets.IntProgress(max=100, description="0 %")
         self._image, self._caption = widgets.HTML(), widgets.HTML()
@@ -54,9 +54,11 @@ class Live:
         if not values:
             raise ValueError("live.log needs at least one named value, such as loss=2.5.")
         for name, value in values.items():
-            steps, points = self._curves.setdefault(name, ([], []))
-            steps.append(float(step))
-            points.append(float(value))
+            point = (float(step), float(value))
+            if name in self._curves:
+                self._curves[name].append(point)  # whole or not at all, if the cell is interrupted
+            else:
+                self._curves[name] = [point]
         if start_s - self._last_drawing_s >= _SECONDS_BETWEEN_DRAWINGS:
             self._redraw(step, fraction_done)
             self._last_drawing_s = time.perf_counter()
@@ -66,8 +68,8 @@ class Live:
         """Return the curve so far as a new figure."""
         figure = new_figure(6.4, 2.8)
         axes = figure.subplots()
-        for name, (steps, points) in self._curves.items():
-            axes.plot(steps, points, label=name, markersize=4)
+        for name, points in self._curves.items():
+            axes.plot(*zip(*points, strict=True), label=name, markersize=4)
         axes.set(title=self.title, xlabel=self.unit)
         if len(self._curves) == 1:
             axes.set_ylabel(next(iter(self._curves)))
@@ -78,16 +80,16 @@ class Live:
     def reading(self) -> str:
         """The curves in one sentence: where each starts and ends, marked as measured."""
         ends = (
-            f"{name} goes from {measured(points[0])} at {measured(steps[0], self.unit)} "
-            f"to {measured(points[-1])} at {measured(steps[-1], self.unit)}"
-            for name, (steps, points) in self._curves.items()
+            f"{name} goes from {measured(points[0][1])} at {measured(points[0][0], self.unit)} "
+            f"to {measured(points[-1][1])} at {measured(points[-1][0], self.unit)}"
+            for name, points in self._curves.items()
         )
         return f"{self.title}: {'; '.join(ends)}."
 
     def _redraw(self, step: float, fraction_done: float) -> None:
         percent = round(100 * min(1.0, max(0.0, fraction_done)))
         self._bar.value, self._bar.description = percent, f"{percent} %"
-        latest = ", ".join(f"{name} {points[-1]:.4g}" for name, (_, points) in self._curves.items())
+        latest = ", ".join(f"{name} {points[-1][1]:.4g}" for name, points in self._curves.items())
         caption = f"{self.unit}: {step:,}; {latest}"
         self._image.value = image_html(png_of(self.figure()), f"{self.title}, {caption}")
         self._caption.value = html.escape(caption)
