@@ -507,14 +507,14 @@ reveal("The peak falls by a factor of", guess_factor, peaks[0] / peaks[-1])
 
 # %%
 from utils.predict_sharded import smallest_number_of_gpus
-from utils.sharded_explorer import MeasuredPeak, sharded_explorer
+from utils.bytes_per_gpu_explorer import MeasuredPeak, bytes_per_gpu_explorer
 
 for name in ("llama2-7b-shape", "llama2-70b-shape"):
     fewest = [smallest_number_of_gpus(PRESETS[name], stage, 80e9) for stage in ("ZeRO-2", "FSDP")]
     print(f"{name}: ZeRO-2 {fewest[0] or 'never'}, FSDP {fewest[1]}")
 runs = {n: fsdp_bill(n, replace(job, batch_size=2 * n)) for n in (2, 4)}
 here = [MeasuredPeak("this lesson's", "FSDP", n, 2, runs[n].peak_bytes) for n in (2, 4)]
-sharded_explorer({**PRESETS, "this lesson's": config}, here)
+bytes_per_gpu_explorer({**PRESETS, "this lesson's": config}, here)
 
 # %% [markdown]
 # ## 10. When it does not pay

@@ -471,14 +471,15 @@ table(FIT_HEADERS, fit_rows(other_fits()), "Fitted to other rows")
 
 # %% [markdown]
 # It does. Four rows of 7B alone miss both goals; every fourth row would have done better than the
-# corners. To choose those now would be to choose by the answer. Five numbers fitted to eight times
-# are a good guess, and no proof. Try other models, sequences and networks (FSDP's copies count as
+# corners. To choose those now would be to choose by the answer. Nor are the twelve all strangers:
+# four are Llama 2 7B at other lengths or on more GPUs. Five numbers fitted to eight times are a
+# good guess, and no proof. Try other models, sequences and networks (FSDP's copies count as
 # computing here): where does YaFSDP's gain vanish, and which method is fastest where all fit?
 
 # %%
-from utils.sharding_explorers import sharding_explorer
+from utils.sharding_cost_explorer import sharding_cost_explorer
 
-sharding_explorer()
+sharding_cost_explorer()
 
 # %% [markdown]
 # ## 10. When it does not pay

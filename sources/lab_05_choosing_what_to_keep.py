@@ -157,8 +157,9 @@ else:
 # ("load", 0)  ("advance", 0)  ("backward", 1)  ("load", 0)  ("backward", 0)
 # ```
 #
-# Write what runs such programs with plain torch: no checkpoint function, one graph at a time, and
-# nothing alive that the program no longer needs. The layers draw no random numbers.
+# The last layer's result is the loss, and it goes backward first. Write what runs such programs
+# with plain torch: no checkpoint function, one graph at a time, and nothing alive that the program
+# no longer needs. The layers draw no random numbers.
 
 # %%
 def run_program(
@@ -167,11 +168,9 @@ def run_program(
     """The loss, without its graph, and the gradient of `x`; `.grad` of all weights is added to.
 
     Input k is what layer k gets. One tensor is the current one: at first input 0, which is `x`.
-    ("store", k): keep the current tensor, input k. ("drop", k): forget it.
-    ("load", k): the stored input k becomes the current tensor.
+    ("store", k): keep the current tensor, input k. ("load", k): take it. ("drop", k): forget it.
     ("advance", k): layer k turns the current tensor into input k + 1; nothing is saved.
-    ("backward", k): run layer k on the current tensor and go backward through it at once. The last
-    layer, whose result is the loss, comes first; after each of them the program loads.
+    ("backward", k): run layer k on the current tensor and go backward through it; a load follows.
     """
     ### BEGIN SOLUTION
     def backward(layer: Callable, x: Tensor, gradient: Tensor | None, loss: Tensor | None):
@@ -218,17 +217,16 @@ check("05.3", run_program)
 # %% [markdown]
 # You write the two functions for `torch.autograd.graph.saved_tensors_hooks`: `pack` gets each tensor
 # that an operation saves, and the graph holds what it returns until backward is done with it;
-# `unpack` turns that into the tensor again. A tensor's storage is `tensor.untyped_storage()`, and
-# views share it. Small blocks move like large ones; no saved tensor is changed in place:
+# `unpack` turns that into a tensor of the same values, dtype, shape, strides and offset. A tensor's
+# storage is `tensor.untyped_storage()`, and views share it. Small blocks move like large ones; no
+# saved tensor is changed in place:
 
 # %%
 def limited_hooks(store: Store, model: nn.Module, memory_bytes: int) -> tuple[Callable, Callable]:
     """`pack` and `unpack` that serve many steps and hold nothing of a step that is over.
 
-    After each pack the saved storages in memory take at most `memory_bytes`. The one that was
-    saved first moves first, each once and no more of them than must. Storages of the model's
-    weights and buffers stay and do not count. What unpack returns is like what pack got: values,
-    dtype, shape, strides and offset.
+    After each pack the saved storages in memory, without those of weights and buffers, which stay,
+    take at most `memory_bytes`. The one saved first moves first, each once, and no more than must.
     """
     ### BEGIN SOLUTION
     weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
@@ -241,8 +239,7 @@ def limited_hooks(store: Store, model: nn.Module, memory_bytes: int) -> tuple[Ca
         alive = [block for reference in blocks if (block := reference()) is not None]
         block = next((block for block in alive if block.is_of(storage)), None)
         if block is None:
-            block = Block(storage)
-            alive.append(block)
+            alive.append(block := Block(storage))
         blocks[:] = map(weakref.ref, alive)
         inside = [each for each in alive if each.in_memory]
         while sum(each.num_bytes for each in inside) > memory_bytes:

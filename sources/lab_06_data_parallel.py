@@ -200,17 +200,15 @@ else:
 # function, with the parameter, as soon as its gradient is complete. Batches may pass the layers in
 # different order on different ranks, or leave some out; weights may be tied or frozen. A message
 # meets whatever the other ranks send at the same place in *their* order, right or wrong.
+# `start_sum(tensor)` begins to sum a tensor over ranks, in place; its result has wait(). The
+# training loop calls your `finish()` after each backward.
 
 # %%
-def overlap_gradients(
-    model: nn.Module, world_size: int, start_sum: StartSum
-) -> Callable[[], None]:
+def overlap_gradients(model: nn.Module, world_size: int, start_sum: StartSum) -> Callable[[], None]:
     """Give all ranks rank 0's model; let gradients leave during backward; return `finish`.
 
-    `start_sum(tensor)` begins to sum a tensor over ranks, in place; its result has wait(). Each
-    trained parameter's gradient is sent once a step, the last parameter's first, as early as this
-    order allows. The training loop calls `finish()` after each backward: then every gradient is
-    the mean over ranks, where a parameter that a rank's batch did not use counts as zero.
+    Each trained gradient is sent once a step, the last parameter's first, as early as this order
+    allows. After `finish()` all are means over ranks; one that a rank's batch lacks counts as zero.
     """
     ### BEGIN SOLUTION
     broadcast_model(model)

@@ -28,7 +28,7 @@ from dataclasses import replace
 from utils.checks import check, hint, progress
 from utils.checks.engine import judge
 from utils.checks.lab_10_run import last_run
-from utils.checks.truth_10_choose import CASES
+from utils.checks.truth_10_choose import CASES, allowed
 from utils.checks.truth_10_cloud import Cloud, Job
 from utils.checks.truth_10_explain import STORY, logs_of
 from utils.checks.truth_10_run import CLOUD, JOB, RECIPES, TARGET_LOSS
@@ -75,7 +75,6 @@ def predict_run(recipe: TrainingRecipe, job: Job, cloud: Cloud) -> dict[str, flo
     is_again = recipe.checkpointing == "blocks"
     flops = training_flops(*shape)
     again = recomputed_flops(*shape, blocks) if is_again else 0
-
     count, micro = count_parameters(job.config), recipe.micro_batches
     root = count.total - job.config.num_layers * count.block
     is_low = recipe.precision == "bf16"
@@ -144,11 +143,13 @@ check("10.2", choose_recipe)
 
 # %%
 def with_memory(memory_mb):
-    case = CASES[1]
-    cloud = replace(case.cloud, memory_bytes=int(1e6 * memory_mb))
-    recipe = choose_recipe(case.job, cloud, list(case.recipes))
-    usd = predict_run(recipe, case.job, cloud)["usd"]
-    return f"{memory_mb} MB", recipe.name, recipe.num_ranks, f"${usd:.4f}"
+    case = replace(CASES[1], cloud=replace(CASES[1].cloud, memory_bytes=int(1e6 * memory_mb)))
+    recipe = choose_recipe(case.job, case.cloud, list(case.recipes))
+    able = [each for each in case.recipes if not allowed(each, case)]
+    prices = {each: predict_run(each, case.job, case.cloud)["usd"] for each in able}
+    tied = [each.name for each in able if math.isclose(prices[each], prices[recipe])]
+    name = " or ".join(dict.fromkeys(tied))  # equally cheap ones
+    return f"{memory_mb} MB", name, recipe.num_ranks, f"${prices[recipe]:.4f}"
 
 if all(judge(key, answer).status == "passed"
        for key, answer in (("10.1", predict_run), ("10.2", choose_recipe))):

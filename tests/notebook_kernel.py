@@ -6,11 +6,13 @@ the course's own first cell. Left out: JupyterLab itself (`tests/browser`).
 
 from __future__ import annotations
 
+import ast
 import os
 import queue
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -169,3 +171,18 @@ class Notebook:
             self.stray += str(message["content"])
         else:
             cell.outputs.append(output_from_msg(message))
+
+
+@contextmanager
+def left_as_found(notebook: Notebook, source: str, expected: object) -> Iterator[Notebook]:
+    """Whatever is done inside leaves no process, no file, no port, and the next cell works.
+
+    `source` is that cell, and `expected` equals what it prints, read as Python.
+    """
+    files, ports = notebook.files(), notebook.ports()
+    yield notebook
+    assert not notebook.has_ranks() and not notebook.new_files(files)
+    assert notebook.ports() <= ports
+    good = notebook.run(source)
+    assert not errors_of(good) and ast.literal_eval(printed(good)) == expected
+    assert notebook.stray == ""

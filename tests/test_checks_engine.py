@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from utils.checks import check, close_to, engine, exercise, hint, judge, require
+from utils.checks.helpers import COLUMNS, wrapped
 
 KEY, STUCK = "07.1", ' Stuck? hint("07.1")'
 LOAD_LABS = engine._load_labs
@@ -104,6 +105,23 @@ def test_printing_is_shown_after_the_verdict_and_cut(capsys):
     ]
     assert lines[-2:] == ["  | line 19  [31m", "  | (the rest is not shown)"]
     assert len(lines) == 23 and err == ""
+
+
+def test_what_is_printed_ends_its_lines_between_words(capsys):
+    """JupyterLab breaks a line that is too long for the page anywhere, in mid-word too."""
+    long = "x" * (COLUMNS + 1)
+    text = "  two  spaces, a half-done-word and `a(b)` " * 8 + f"and {long} the end\nnew line"
+    exercise("98.1", "long", [text])(lambda answer: text)
+    try:
+        message = judge("98.1", 1).message
+        for ask, said in ((check, message), (hint, f"98.1 hint 1 of 1: {text}")):
+            ask("98.1", 1)
+            out = capsys.readouterr().out
+            assert out.split() == said.split() and "\nnew line\n" in out
+            assert [line for line in out.splitlines() if len(line) > COLUMNS] == [long]
+    finally:
+        del engine.EXERCISES["98.1"]
+    assert wrapped("a  short - line\n\n  | x") == "a  short - line\n\n  | x"
 
 
 def test_random_numbers_are_the_same_each_time_and_untouched_outside():

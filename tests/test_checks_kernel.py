@@ -57,7 +57,7 @@ def run(client, code, interrupt=False):
 def test_the_learners_line_of_a_cell_is_shown(client):
     printed = run(client, "def f():\n    x = None\n    return x + 1\ncheck('07.1', f)")
     assert printed == (
-        "07.1 run: your code raised TypeError: unsupported operand type(s) for +: 'NoneType' and "
+        "07.1 run: your code raised TypeError: unsupported operand type(s) for +: 'NoneType' and\n"
         "'int' (line 3 of your function: `return x + 1`).\n"
     )
 

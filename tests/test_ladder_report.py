@@ -11,13 +11,12 @@ from tests.ladder_rows import result
 from utils.experiments.ladder import CONFIG, RUNGS, RungResult
 from utils.experiments.ladder_ranks import RankReport, StepSeconds
 from utils.experiments.ladder_results import per_token, slowest_steps, step_flops
+from utils.ladder_best import cheapest, lowest
 from utils.ladder_plots import draw_ladder
 from utils.ladder_report import (
     LADDER_HEADERS,
     PREDICTED_HEADERS,
-    cheapest,
     ladder_rows,
-    lowest,
     predicted_rows,
     print_ladder,
     print_verdict,
@@ -30,6 +29,7 @@ from utils.peers import loss_of
 from utils.planning.recipe_bytes import recipe_bytes
 from utils.planning.this_machine import SHAPES, MachineTimes, simpler_ways, way_of
 from utils.plots import checked_reading, new_figure, png_of
+from utils.timing import Timing
 from utils.trainer.systems import checkpoint_blocks, config_of
 
 
@@ -114,7 +114,7 @@ def test_sentences_say_what_a_rung_saved_and_what_it_took(results):
 
 def test_the_verdict_names_what_does_not_pay(results, capsys):
     assert slower_rungs(results) == ["bf16", "checkpointing", "2 x DDP", "2 x FSDP"]
-    assert cheapest(results).rung.name == "fp32" and lowest(results).rung.name == "2 x FSDP"
+    assert cheapest(results) == [results[0]] and lowest(results) == [results[6]]
     print_verdict(results)
     out = capsys.readouterr().out
     assert f"Cheapest tokens: {MARK} fp32 {MARK}" in out and "Lowest peak: 2 x FSDP" in out
@@ -124,10 +124,24 @@ def test_the_verdict_names_what_does_not_pay(results, capsys):
         cheapest([RungResult(RUNGS[0], problem="memory ran out")])
 
 
+def test_rungs_that_cannot_be_told_apart_tie(results, capsys):
+    low_s, middle_s, high_s = results[0].timing.runs_s
+    results[1] = replace(results[1], timing=Timing((0.9 * low_s, middle_s, 1.2 * high_s)))
+    results[7] = replace(results[7], peak_bytes=results[6].peak_bytes)
+    assert {each.rung.name for each in cheapest(results)} == {"fp32", "bf16"}
+    assert lowest(results) == results[6:]
+    print_verdict(results)
+    out = capsys.readouterr().out
+    assert "fp32 and bf16 (they tie)" in out
+    assert "Lowest peak: 2 x FSDP and 2 x YaFSDP (they tie)" in out
+    reading = draw_ladder(new_figure(8.6, 3.6), results, 0.05)
+    assert reading.startswith("The lowest peak is that of 2 x FSDP and 2 x YaFSDP (they tie), 70%")
+
+
 def test_the_figure_has_three_panels_and_a_reading_of_one_sentence(results):
     figure = new_figure(8.6, 3.6)
     reading = checked_reading(draw_ladder(figure, [*results[:7], RungResult(RUNGS[7])], 0.05))
-    assert reading.startswith("2 x FSDP has the lowest peak, 70% below fp32;")
+    assert reading.startswith("The lowest peak is that of 2 x FSDP, 70% below fp32;")
     assert f"cheapest tokens are those of {MARK} fp32 {MARK};" in reading
     assert reading.endswith(f"a loss of {MARK} 3.04 {MARK} instead of {MARK} 3.00 {MARK}.")
     bytes_axes, usd_axes, loss_axes = figure.get_axes()

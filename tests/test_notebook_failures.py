@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import notebook_cells as cells
-from tests.notebook_kernel import Notebook, errors_of, printed
+from tests.notebook_kernel import Notebook, errors_of, left_as_found, printed
 from tests.rank_processes import gone
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
@@ -33,14 +33,9 @@ def opened(tmp_path_factory):
 def notebook(opened):
     """After each test: no rank, no file, no port is left, and the next cell computes the same."""
     notebook, losses = opened
-    files, ports = notebook.files(), notebook.ports()
-    yield notebook
-    assert not notebook.has_ranks() and not notebook.new_files(files)
-    assert notebook.ports() <= ports
-    good = notebook.run(cells.TRAIN_WELL)
-    assert not errors_of(good) and not printed(good, "stderr")
-    assert ast.literal_eval(printed(good)) == [pytest.approx(losses, rel=1e-3)] * 2
-    assert notebook.stray == ""
+    with left_as_found(notebook, cells.TRAIN_WELL, [pytest.approx(losses, rel=1e-3)] * 2):
+        yield notebook
+    assert not printed(notebook.node.cells[-1], "stderr")
 
 
 def message_of(cell, says=""):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import notebook_cells as cells
-from tests.notebook_kernel import Notebook, Stop, errors_of, printed
+from tests.notebook_kernel import Notebook, Stop, errors_of, left_as_found, printed
 from tests.rank_processes import ranks
 from utils.trainer.folder import checkpoints
 from utils.trainer.log import read_log
@@ -63,13 +63,8 @@ def opened(tmp_path_factory):
 def notebook(opened):
     """After each test: no process, no file, no port is left, and the next cell works."""
     notebook, losses = opened
-    files, ports = notebook.files(), notebook.ports()
-    yield notebook
-    assert not notebook.has_ranks() and not notebook.new_files(files)
-    assert notebook.ports() <= ports
-    good = notebook.run(cells.TRAIN_WELL)
-    assert not errors_of(good) and ast.literal_eval(printed(good)) == losses
-    assert notebook.stray == ""
+    with left_as_found(notebook, cells.TRAIN_WELL, losses):
+        yield notebook
 
 
 def is_interrupted(cell, says=""):

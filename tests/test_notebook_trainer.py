@@ -47,7 +47,7 @@ def test_the_trainer_goes_on_from_its_last_good_state(notebook, tmp_path, way):
     before = {notebook.pid, *notebook.started()}
     assert len(before) >= 4  # torchrun and its ranks
     end(notebook, way)
-    assert way == "restart" or gone(before, within_s=30) and not left_in(notebook.temporary)
+    assert way == "restart" or (gone(before, within_s=30) and not left_in(notebook.temporary))
     notebook.restart(now=way != "restart")
     assert gone(before, within_s=30)
     folder = tmp_path / "run"

@@ -138,6 +138,20 @@ def test_the_largest_published_llama_can_be_planned():
     assert 0.5 < best.gpu_hours / published.gpu_hours < 1
 
 
+def test_recipes_that_cannot_be_told_apart_tie():
+    found = plan(PlanRequest("gpt2-124m", 10e9, "A100 80GB", 8))
+    methods = [each.recipe.method for each in (found.best, *found.ties)]
+    assert sorted(methods) == ["fsdp", "yafsdp", "zero1", "zero2", "zero3"]
+    assert found.ties == found.feasible[1:5]
+    assert all(each.usd <= 1.02 * found.best.usd for each in found.ties)
+    words = "ties with 4 others (within 2%) as the cheapest of 24 recipes that work: $37.22"
+    assert found.verdict.startswith(f"{found.best.recipe.name} {words}")
+    ddp = plan(PlanRequest("gpt2-124m", 10e9, "A100 80GB", 8, methods=("ddp",)))
+    assert not ddp.ties and "DDP is the cheapest of 4 recipes" in ddp.verdict
+    late = plan(PlanRequest("Llama 2 70B", 2e12, "A100 80GB", 512, deadline_days=120))
+    assert ", tied with 2 others (within 2%), which takes 125 days" in late.verdict
+
+
 def test_one_gpu_has_one_process_only():
     alone = plan(PlanRequest("gpt2-124m", 1e9, "H100 SXM", 1))
     assert {each.recipe.method for each in alone.feasible} == {"single"}

@@ -105,7 +105,7 @@ def test_the_terminal_gets_the_plan_and_the_command(capsys):
     out = capsys.readouterr().out
     assert "16 x H100 SXM at $3.99 an hour (on-demand, median of" in out
     assert "torchrun --nnodes 2 --rdzv-backend c10d" in out
-    assert "is the cheapest of 24 recipes that work" in out
+    assert "the cheapest of 24 recipes that work" in out
     assert "help most" not in out
 
 

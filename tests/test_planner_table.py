@@ -7,7 +7,7 @@ import pytest
 
 from utils.config import PRESETS
 from utils.planner import PlanRequest, main, plan
-from utils.planning.plan_table import columns, part_rows, plan_command, plan_rows
+from utils.planning.plan_table import columns, plan_command, plan_rows, size_rows, time_rows
 from utils.planning.texts import dollars, duration, gigabytes, number, share, token_count
 from utils.trainer.arguments import parse
 
@@ -23,7 +23,9 @@ def small():
 def test_the_command_is_one_that_the_trainer_understands(small):
     line = plan_command(SMALL, small.hour, small.best)
     words = shlex.split(line)
-    assert words[:4] == ["torchrun", "--standalone", "--nproc-per-node", "8"]
+    assert shlex.join(words[:6]) == (
+        "torchrun --standalone --local-addr localhost --nproc-per-node 8"
+    )
     settings = parse(words[words.index("utils.train") + 1 :], world_size=8)
     assert settings.recipe == small.best.recipe
     assert settings.steps == small.best.num_steps
@@ -59,8 +61,24 @@ def test_rows_and_columns_are_plain_text(small):
     rows = plan_rows(small.feasible[:2])
     assert rows[0][0] == small.best.recipe.name
     assert columns([["a", "bb", "c"], ["long", "1", "22"]]) == ["a     bb   c", "long   1  22"]
-    parts = [row[0] for row in part_rows(small.best)]
-    assert parts.index("products") < parts.index("activations")
+
+
+def test_seconds_and_bytes_of_a_step_stand_apart_and_add_up(small):
+    ddp = next(each for each in small.feasible if each.recipe.method == "ddp")
+    for rows, unit, wholes in (
+        (time_rows(small.best, ddp), "s", (small.best.step.total_s, ddp.step.total_s)),
+        (size_rows(small.best, ddp), "GB", (small.best.peak.total / 1e9, ddp.peak.total / 1e9)),
+    ):
+        assert {len(row) for row in rows} == {5}
+        for place, whole in zip((1, 3), wholes, strict=True):
+            *parts, total = [row[place].split() for row in rows]
+            assert {each[1] for each in (*parts, total)} == {unit}
+            assert float(total[0]) == pytest.approx(whole, rel=0.01)
+            assert sum(float(each[0]) for each in parts) == pytest.approx(whole, rel=0.01)
+            shares = [float(row[place + 1].rstrip("%")) for row in rows]
+            assert sum(shares[:-1]) == pytest.approx(100, abs=1.5) and shares[-1] == 100
+    assert [row[0] for row in time_rows(small.best)][:2] == ["products", "element-wise"]
+    assert "gathered" in [row[0] for row in size_rows(ddp, small.best)]
 
 
 @pytest.mark.parametrize("written, expected", [

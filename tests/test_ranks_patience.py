@@ -40,12 +40,16 @@ def member(answer=None, report=None):
     return channel.member
 
 
-def verdict_of(monkeypatch, members, until_s, timeout_s=100.0):
+DIFFERENT = ({(7, 1): 11}, {(7, 1): 12})
+SAME = ({(7, 1): 11}, {(7, 1): 11})
+
+
+def verdict_of(monkeypatch, members, until_s, timeout_s=100.0, turns=DIFFERENT):
     """Let the clock run in steps of a tenth of a second: the verdict, and when it came."""
     clock = SimpleNamespace(now_s=0.0)
     monkeypatch.setattr(patience.time, "monotonic", lambda: clock.now_s)
     waiting = Patience(timeout_s)
-    pages = [SimpleNamespace(calls=1) for _ in members]
+    pages = [SimpleNamespace(calls=1, turns=lambda own=own: own) for own in turns]
     while clock.now_s < until_s:
         if verdict := waiting.verdict(members, pages):
             return verdict, round(clock.now_s, 1)
@@ -59,6 +63,22 @@ FAILED = Raised("work", "ValueError", "bad", (), 0.0)
 
 def test_ranks_that_all_wait_are_stuck_after_some_seconds(monkeypatch):
     verdict, when_s = verdict_of(monkeypatch, [member(where()), member(where())], 10)
+    assert verdict == "stuck" and 2.5 <= when_s <= 4
+
+
+@pytest.mark.parametrize(
+    ("turns", "at_least_s"), [(SAME, 15), (({}, {}), 2.5), (({}, {(7, 1): 11}), 2.5)]
+)
+def test_ranks_that_have_called_the_same_get_more_time(monkeypatch, turns, at_least_s):
+    """They will meet, unless a machine without a free core keeps them waiting."""
+    members = [member(where()), member(where())]
+    verdict, when_s = verdict_of(monkeypatch, members, 30, turns=turns)
+    assert verdict == "stuck" and at_least_s <= when_s <= 1.3 * at_least_s
+
+
+def test_a_rank_that_waits_for_one_that_has_ended_gets_none(monkeypatch):
+    members = [member(where()), member(None, FINISHED)]
+    verdict, when_s = verdict_of(monkeypatch, members, 30, turns=SAME)
     assert verdict == "stuck" and 2.5 <= when_s <= 4
 
 

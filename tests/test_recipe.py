@@ -85,9 +85,11 @@ def test_torchrun_reads_its_command(num_nodes):
         assert reparsed(options, recipe.num_ranks) == recipe
         if num_nodes == 1:
             assert given.standalone and given.rdzv_endpoint == ""
+            assert given.local_addr == "localhost"  # the machine's own name may have no address
         else:
             assert (given.nnodes, given.rdzv_endpoint) == (str(num_nodes), "$HEAD:29500")
             assert given.rdzv_backend == "c10d" and not given.standalone
+            assert given.local_addr is None
 
 
 def test_one_process_starts_without_torchrun():

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from utils import recorded
+from tests.recorded_run import NAME, ROWS, RUN, as_data, nothing_unsaid
 from utils.experiments.registry import EXPERIMENTS
 from utils.recorded import (
     FOLDER,
-    RecordedRun,
     load_recorded,
     path_of,
     read_recorded,
@@ -17,26 +16,13 @@ from utils.recorded import (
 )
 from utils.recorded_rows import CHECKS, MAYBE, ROW_KEYS, rows_problem
 
-ROWS = [{"precision": "fp32", "size": 64, "seconds": 1.0, "flops_per_s": 2e9}]
-NAME = "matmul_precision"
-RUN = RecordedRun("Chip X 1", "cpu", "none", "2.13.0", "2026-11-23", "abc", {NAME: ROWS})
-
-
-@pytest.fixture(autouse=True)
-def nothing_unsaid():
-    recorded._unsaid.clear()
-    yield
-    recorded._unsaid.clear()
+pytestmark = pytest.mark.usefixtures(nothing_unsaid.__name__)
 
 
 def load(folder, experiment=NAME, **options):
     """The runs, and what was said about skipped files."""
     said = []
     return load_recorded(experiment, folder=folder, report=said.append, **options), said
-
-
-def as_data(run=RUN):
-    return {"schema": 1, **{name: getattr(run, name) for name in recorded.FIELDS}}
 
 
 def test_a_run_is_written_and_read_back(tmp_path):

@@ -8,23 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from utils import recorded
-from utils.recorded import RecordedRun, load_recorded, show_recorded, write_recorded
+from tests.recorded_run import NAME, RUN, as_data, nothing_unsaid
+from utils.recorded import load_recorded, show_recorded, write_recorded
 
-ROWS = [{"precision": "fp32", "size": 64, "seconds": 1.0, "flops_per_s": 2e9}]
-NAME = "matmul_precision"
-RUN = RecordedRun("Chip X 1", "cpu", "none", "2.13.0", "2026-11-23", "abc", {NAME: ROWS})
-
-
-@pytest.fixture(autouse=True)
-def nothing_unsaid():
-    recorded._unsaid.clear()
-    yield
-    recorded._unsaid.clear()
-
-
-def as_data(run=RUN):
-    return {"schema": 1, **{name: getattr(run, name) for name in recorded.FIELDS}}
+pytestmark = pytest.mark.usefixtures(nothing_unsaid.__name__)
 
 
 def test_skipped_files_are_named_in_the_block_that_is_not_compared(tmp_path, capsys, monkeypatch):

@@ -17,11 +17,10 @@ from tests.trainer_runs import call_main, words_of
 from utils.recipe import TrainingRecipe
 from utils.trainer import main as trainer_main
 from utils.trainer.arguments import parse
-from utils.trainer.command import EARLY
+from utils.trainer.command import EARLY, ERROR
 from utils.trainer.group import UNDER_TORCHRUN
 from utils.trainer.phrases import PHRASES, phrase
 from utils.trainer.process import ROOT
-from utils.trainer.settings import ERROR
 
 LIMIT_S = 90
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.test_trainer_failures import small_disk
 from tests.trainer_runs import call_main, log_of, train_on_ranks, words_of
 from utils.recipe import TrainingRecipe
+from utils.trainer.folder import write_whole
 from utils.trainer.log import TrainingLog, read_log
+from utils.trainer.settings import TrainerError
+from utils.trainer.start import TrainingFailed, start_training
 
 ALONE = TrainingRecipe()
 SAVING = ("--no-memory", "--save-every", "2")
@@ -99,3 +105,43 @@ def test_a_log_of_more_is_not_begun_anew(whole: TrainingLog, tmp_path: Path) -> 
         ended = call_main(words_of(ALONE, folder, *SAVING))
         assert ended.code == 2 and "holds a run already" in ended.err
         assert log.read_bytes() == kept
+
+
+def test_a_file_of_a_run_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    path = write_whole(folder / "prediction.json", {"loss": 4.5})
+    with small_disk(4_096), pytest.raises(TrainerError) as refused:
+        write_whole(path, {"losses": [4.5] * 10_000})
+    assert str(refused.value).startswith(f"The folder {folder} cannot be written (File too large):")
+    with pytest.raises(TypeError):
+        write_whole(path, {"loss": path})
+    assert json.loads(path.read_text()) == {"loss": 4.5} and [*folder.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
+                                   KeyboardInterrupt()])  # fmt: skip
+def test_a_prediction_that_is_cut_short_leaves_the_older_one(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_whole(tmp_path / "prediction.json", {"loss": 4.5})
+
+    def half(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.encode()[:8])
+        raise error
+
+    monkeypatch.setattr(Path, "write_text", half)
+    is_stop = isinstance(error, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt if is_stop else TrainingFailed) as ended:
+        start_training(ALONE, folder=tmp_path, prediction={"loss": 3.25})
+    assert is_stop or str(ended.value) == (
+        f"The folder {tmp_path} cannot be written (No space left on device): choose another "
+        "--folder."
+    )
+    assert json.loads(path.read_text()) == {"loss": 4.5} and [*tmp_path.iterdir()] == [path]
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(TrainingFailed, match=r"run cannot be written \(File exists\): choose"):
+        start_training(ALONE, folder=tmp_path / "run", prediction={"loss": 3.25})
+    assert (tmp_path / "run").read_text() == "mine"

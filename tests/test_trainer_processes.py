@@ -18,9 +18,9 @@ import pytest
 from tests.trainer_runs import log_of, words_of, write_text
 from utils.config import GPTConfig
 from utils.recipe import TrainingRecipe
+from utils.trainer.command import ERROR
 from utils.trainer.log import Event, TrainingLog, read_log
 from utils.trainer.process import ROOT
-from utils.trainer.settings import ERROR
 from utils.trainer.start import TrainingFailed, command_words, start_training
 
 ON_TWO = TrainingRecipe(method="fsdp", num_ranks=2, batch_size=4)

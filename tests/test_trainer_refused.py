@@ -10,8 +10,9 @@ from tests.trainer_runs import Ended, call_main, on_rank, words_of, write_text
 from utils.config import GPTConfig
 from utils.ranks import run_ranks
 from utils.recipe import TrainingRecipe
+from utils.trainer.command import ERROR
 from utils.trainer.log import read_log
-from utils.trainer.settings import ERROR, RunSettings, TrainerError
+from utils.trainer.settings import RunSettings, TrainerError
 
 ALONE = TrainingRecipe()
 ON_TWO = TrainingRecipe(method="zero1", library="ours", num_ranks=2, batch_size=4)
@@ -24,7 +25,9 @@ WRONG = {
     "no ranks": (("--num-ranks", "0"), "num_ranks must be a whole number from 1 on, not 0."),
     "other ranks": (
         ("--num-ranks", "4", "--method", "ddp"), "The recipe is for 4 ranks, but 1 is running"),
-    "no torchrun": (("--num-ranks", "2"), "start it by torchrun --standalone --nproc-per-node 2"),
+    "no torchrun": (
+        ("--num-ranks", "2"),
+        "start it by torchrun --standalone --local-addr localhost --nproc-per-node 2 -m utils"),
     "minus seed": (("--seed=-1",), "--seed must be at least 0 and below 2**63, not -1."),
     "long seed": (("--seed", "9" * 23), f"and below 2**63, not {'9' * 23}."),
     "no library": (("--method", "zero1"), "add --library ours or --library deepspeed."),

@@ -13,8 +13,9 @@ from utils.config import PRESETS, GPTConfig
 from utils.costs import count_parameters
 from utils.recipe import TrainingRecipe
 from utils.trainer import room
+from utils.trainer.command import ERROR
 from utils.trainer.room import available_bytes, check_room, rank_bytes
-from utils.trainer.settings import ERROR, TrainerError
+from utils.trainer.settings import TrainerError
 
 CPU, CONFIG = torch.device("cpu"), GPTConfig(num_layers=2)
 FSDP = TrainingRecipe(method="fsdp", num_ranks=2)

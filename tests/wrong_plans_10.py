@@ -135,6 +135,7 @@ CHOICES = [
     (choose(CAN, "can_run = True\n        rate = cloud.bf16_flops_per_s or 3 * "
             "cloud.fp32_flops_per_s\n        cloud = replace(cloud, bf16_flops_per_s=rate)",
             START, "best, best_usd = None, math.inf"), "these devices have no bf16"),
+    (choose(CAN, "can_run = True"), "these devices have no bf16: their rate is 0"),
     (instead("run['usd'] -= run['recomputed_flops'] / cloud.flops_per_s(recipe.precision) * "
              "cloud.usd_per_hour / 3600"), "checkpointing is not free"),
     (instead("run['usd'] -= (run['sent_bytes_per_step']) * USD_PER_BYTE"), "messages take time"),

@@ -73,7 +73,7 @@ def draw_recipe(figure: Figure, recipe_name: str, billions: float) -> str:
         axes.axvline(memories[name], color="black", linestyle=style, label=f"{name} holds")
     axes.set(yticks=[], ylim=(-0.5, 0.5), xlim=(0, 1.15 * max(left, memories[SHOWN_CHIPS[-1]])))
     bytes_axis(axes, "x")
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=3)
     fits = [name for name in SHOWN_CHIPS if left <= memories[name]]
     where = f"it fits {', '.join(fits)}" if fits else "it fits none of the three"
     bill = f"{recipe.bytes_per_parameter} bytes times {billions:g} billion is {bytes_text(left)}"

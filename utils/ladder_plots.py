@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.experiments.ladder_results import RungResult
-from utils.ladder_report import cheapest, lowest
+from utils.ladder_best import cheapest, lowest, names_of
 from utils.measured import measured
 from utils.plots import MARKERS, OKABE_ITO, usd_text
 
@@ -41,10 +41,10 @@ def draw_ladder(
 def _reading(ran: Sequence[RungResult]) -> str:
     small, cheap = lowest(ran), cheapest(ran)
     often, seldom = (pick(ran, key=lambda each: each.num_updates) for pick in (max, min))
-    saved = 1 - small.peak_bytes / ran[0].peak_bytes
+    saved = 1 - small[0].peak_bytes / ran[0].peak_bytes
     return (
-        f"{small.rung.name} has the lowest peak, {saved:.0%} below {ran[0].rung.name}; the "
-        f"cheapest tokens are those of {measured(cheap.rung.name)}; and the same tokens in fewer, "
+        f"The lowest peak is that of {names_of(small)}, {saved:.0%} below {ran[0].rung.name}; the "
+        f"cheapest tokens are those of {measured(names_of(cheap))}; and the same tokens in fewer, "
         f"larger steps leave a loss of {measured(f'{seldom.loss:.2f}')} instead of "
         f"{measured(f'{often.loss:.2f}')}."
     )

@@ -17,6 +17,7 @@ from utils.config import GPTConfig
 from utils.experiments.ladder import CONFIG, RUNGS, climb
 from utils.experiments.ladder_results import RungResult, per_token, result_of
 from utils.experiments.ladder_rungs import changed_things
+from utils.ladder_best import cheapest, lowest, names_of
 from utils.measured import measured, table
 from utils.planning.recipe_bytes import recipe_bytes
 from utils.planning.this_machine import MachineTimes, calibrate
@@ -97,21 +98,8 @@ def print_verdict(results: Sequence[RungResult]) -> None:
     """Print which rungs do not pay on this machine, and which one sells the cheapest tokens."""
     slower = slower_rungs(results)
     print("Dearer per token here than the rung below:", measured(", ".join(slower) or "none"))
-    print("Cheapest tokens:", measured(cheapest(results).rung.name))
-    print("Lowest peak:", lowest(results).rung.name)
-
-
-def cheapest(results: Sequence[RungResult]) -> RungResult:
-    """The rung that takes the fewest device-seconds a token. Raises ValueError if none ran."""
-    ran = [each for each in results if each.timing]
-    if not ran:
-        raise ValueError("No rung of this ladder ran, so that none is the cheapest: climb again.")
-    return min(ran, key=lambda each: each.usd_per_billion_tokens(1.0))
-
-
-def lowest(results: Sequence[RungResult]) -> RungResult:
-    """The rung with the fewest bytes at its peak, on the fullest rank."""
-    return min((each for each in results if each.timing), key=lambda each: each.peak_bytes)
+    print("Cheapest tokens:", measured(names_of(cheapest(results))))
+    print("Lowest peak:", names_of(lowest(results)))
 
 
 def predicted_rows(

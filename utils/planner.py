@@ -30,6 +30,8 @@ from utils.planning.request import PRICES, PlanRequest
 from utils.planning.texts import dollars, duration, share, token_count
 from utils.recipe import METHODS
 
+TIE = 0.02  # of the dollars: closer than anything that the planner was checked against
+
 __all__ = ["Change", "Plan", "PlanRequest", "PlannedRecipe", "main", "plan"]
 
 
@@ -47,6 +49,11 @@ class Plan:
         """The cheapest, or None."""
         return self.feasible[0] if self.feasible else None
 
+    @property
+    def ties(self) -> tuple[PlannedRecipe, ...]:
+        """Other recipes so nearly as cheap that the planner cannot tell them from the best."""
+        return _as_cheap(self.feasible)
+
     @cached_property
     def changes(self) -> list[Change]:
         """Single changes that help, the cheapest first; takes some seconds, once."""
@@ -62,16 +69,19 @@ class Plan:
         """One sentence: the best recipe, or why there is none and what is missing."""
         request, best = self.request, self.best
         if best is not None:
+            tied = _others(self.ties)
+            is_best = f"ties with {tied} as" if tied else "is"
             return (
-                f"{best.recipe.name} is the cheapest of {len(self.feasible)} recipes that work: "
-                f"{dollars(best.usd)} and {duration(best.days)} for {token_count(request.tokens)} "
-                f"of {request.model_name}, at {share(best.mfu)} MFU."
+                f"{best.recipe.name} {is_best} the cheapest of {len(self.feasible)} recipes that "
+                f"work: {dollars(best.usd)} and {duration(best.days)} for "
+                f"{token_count(request.tokens)} of {request.model_name}, at {share(best.mfu)} MFU."
             )
         if any(not each.is_too_large for each in self.refused):
             nearest = self.refused[0]
+            tied = _others(_as_cheap([each for each in self.refused if not each.is_too_large]))
+            near = f"{nearest.recipe.name},{f' tied with {tied},' * bool(tied)}"
             return (
-                f"Nothing meets deadline and budget; the nearest is {nearest.recipe.name}, which "
-                f"{nearest.problem}."
+                f"Nothing meets deadline and budget; the nearest is {near} which {nearest.problem}."
             )
         return self._fits_nowhere()
 
@@ -87,6 +97,17 @@ class Plan:
             f"{request.model_name} does not fit on {gpus} by any recipe here; the smallest "
             f"number on which it does is {fewest:,}."
         )
+
+
+def _as_cheap(ranked: Sequence[PlannedRecipe]) -> tuple[PlannedRecipe, ...]:
+    """Those after the first within TIE of its dollars."""
+    return tuple(each for each in ranked[1:] if each.usd <= (1 + TIE) * ranked[0].usd)
+
+
+def _others(tied: Sequence[PlannedRecipe]) -> str:
+    """E.g. "4 others (within 2%)"; nothing for none."""
+    count = len(tied)
+    return f"{count} other{'s' * (count > 1)} (within {TIE:.0%})" if count else ""
 
 
 def plan(request: PlanRequest) -> Plan:

@@ -107,9 +107,10 @@ class TrainingRecipe:
     def command(self, *more: str, num_nodes: int = 1) -> str:
         """The line for a terminal; several ranks start through torchrun, on each node once.
 
-        `more` are further options of `utils.train`, quoted as a shell needs them. For several nodes
-        the line names the first one's address as $HEAD, as in the lesson. Raises ValueError for
-        unequal nodes.
+        `more` are further options of `utils.train`, quoted as a shell needs them. On one node ranks
+        meet at localhost: torchrun would take the machine's name, which may have no address. For
+        several nodes the line names the first one's address as $HEAD, as in the lesson. Raises
+        ValueError for unequal nodes.
         """
         rest = " ".join((*self.flags(), *more))
         if num_nodes < 1 or self.num_ranks % num_nodes:
@@ -118,7 +119,7 @@ class TrainingRecipe:
         if self.method == "single":
             return f"python -m utils.train {rest}".rstrip()
         per_node = self.num_ranks // num_nodes
-        where = "--standalone"
+        where = "--standalone --local-addr localhost"
         if num_nodes > 1:
             where = f"--nnodes {num_nodes} --rdzv-backend c10d --rdzv-endpoint $HEAD:29500"
         return f"torchrun {where} --nproc-per-node {per_node} -m utils.train {rest}".rstrip()

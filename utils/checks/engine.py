@@ -19,7 +19,7 @@ from typing import Any
 
 from utils.checks import state
 from utils.checks.blame import is_placeholder, verdict_on
-from utils.checks.helpers import NotYet
+from utils.checks.helpers import NotYet, wrapped
 from utils.checks.limits import TimeLimit, run_limited
 from utils.checks.quiet import Printed, sealed
 
@@ -101,7 +101,7 @@ def judge(key: str, answer: Any) -> Outcome:
 def check(key: str, answer: Any) -> None:
     """Print what `judge` says of an answer and store the status; raises what `judge` raises."""
     outcome = judge(key, answer)
-    print(outcome.message)
+    print(wrapped(outcome.message))
     if outcome.printed:
         print("Your code printed during this check:")
         print("\n".join(f"  | {line}" for line in outcome.printed))
@@ -117,7 +117,7 @@ def hint(key: str, number: int = 1) -> None:
     if not isinstance(number, int) or number < 1:
         raise ValueError(f"Hints are counted from 1; {number!r} is not one.")
     if number <= len(asked.hints):
-        print(f"{key} hint {number} of {len(asked.hints)}: {asked.hints[number - 1]}")
+        print(wrapped(f"{key} hint {number} of {len(asked.hints)}: {asked.hints[number - 1]}"))
         if number < len(asked.hints):
             print(f'Not enough? hint("{key}", {number + 1})')
     else:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
 MAX_ITEMS, MAX_CHARACTERS = 8, 200
+COLUMNS = 88  # of an output in JupyterLab, on a page of 1,200 pixels
 
 
 class NotYet(Exception):
@@ -86,6 +88,18 @@ def one_line(text: str, max_characters: int = 300) -> str:
     """Put a text on one line, without addresses, and cut it when it is very long."""
     text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x...", " ".join(text[:5_000].split()))
     return text if len(text) <= max_characters else f"{text[:max_characters].rstrip()} ... (cut)"
+
+
+def wrapped(text: str) -> str:
+    """A text in lines that end between words; JupyterLab would break a long one anywhere.
+
+    Lines that are short enough, and the spaces inside of a line, stay as they are.
+    """
+    return "\n".join(
+        textwrap.fill(line, COLUMNS, break_on_hyphens=False, break_long_words=False)
+        if len(line) > COLUMNS else line
+        for line in text.split("\n")
+    )  # fmt: skip
 
 
 def _written(value: Any) -> str:

@@ -1,8 +1,9 @@
 """What the planner assumes of chips, kernels and sites: every constant by its name, in one place.
 
-How it works: one frozen dataclass. `MATMUL_SHARE` was fitted, once, on two published runs (named in
-utils.planning.published) and is the same for all chips and models; everything else is counted,
-cited or assumed, and says which. Pass `replace(Assumptions(), ...)` to plan by your own.
+How it works: one frozen dataclass. `MATMUL_SHARE` and `CONTENTION` were fitted, once, to two
+published trainings and four rows of YaFSDP's table (named in utils.planning.published), and are the
+same for all chips and models; everything else is counted, cited or assumed, and says which. Pass
+`replace(Assumptions(), ...)` to plan by your own.
 
 Left out: what no constant stands for: evaluations, restarts, stragglers, loading of data, a chip
 that slows down in heat, kernels too small to fill a chip.

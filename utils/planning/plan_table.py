@@ -10,7 +10,7 @@ Left out: pictures (utils.planner_explorer).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from utils.planning.hour_price import HourPrice
@@ -36,20 +36,29 @@ def plan_rows(planned: Sequence[PlannedRecipe]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def part_rows(planned: PlannedRecipe) -> list[list[str]]:
-    """A recipe's seconds of a step by part, and its bytes by category."""
-    total_s = planned.step.total_s
-    times = [
-        [name, f"{number(seconds)} s", share(seconds / total_s)]
-        for name, seconds in planned.step_s.items()
-        if seconds
-    ]
-    sizes = [
-        [name, f"{number(size / GB)} GB", share(size / planned.peak.total)]
-        for name, size in planned.peak.by_category().items()
-        if size
-    ]
-    return times + sizes
+def time_rows(*planned: PlannedRecipe) -> list[list[str]]:
+    """A step's seconds by part, then all of it; of each recipe seconds and share of the step."""
+    return _part_rows([each.step_s for each in planned], 1.0, "s", "the step")
+
+
+def size_rows(*planned: PlannedRecipe) -> list[list[str]]:
+    """Bytes on one GPU at the peak by category, then all; of each recipe GB and share."""
+    return _part_rows([each.peak.by_category() for each in planned], GB, "GB", "the peak")
+
+
+def _part_rows(
+    wholes: Sequence[Mapping[str, float]], one: float, unit: str, whole: str
+) -> list[list[str]]:
+    """A row for each part that any of them has."""
+    totals = [sum(parts.values()) for parts in wholes]
+    rows = [
+        [name, *(cell for parts, total in zip(wholes, totals, strict=True)
+                 for cell in (f"{number(parts[name] / one)} {unit}", share(parts[name] / total)))]
+        for name in wholes[0]
+        if any(parts[name] for parts in wholes)
+    ]  # fmt: skip
+    sums = (cell for total in totals for cell in (f"{number(total / one)} {unit}", "100%"))
+    return [*rows, [whole, *sums]]
 
 
 def plan_lines(
@@ -65,8 +74,9 @@ def plan_lines(
     ]
     if feasible:
         lines += ["", *columns([list(HEADERS), *plan_rows(feasible)])]
-        lines += ["", f"A step of {feasible[0].recipe.name}, and its bytes on one GPU:"]
-        lines += columns(part_rows(feasible[0]))
+        name = feasible[0].recipe.name
+        lines += ["", f"Seconds of a step of {name}:", *columns(time_rows(feasible[0]))]
+        lines += ["", f"GB on one GPU at the peak of {name}:", *columns(size_rows(feasible[0]))]
     if refused:
         lines += ["", f"Out ({len(refused)}):"]
         lines += columns([[each.recipe.name, each.problem] for each in refused[:SHOWN_REFUSED]])

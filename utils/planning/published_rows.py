@@ -19,7 +19,7 @@ from utils.data import check_row, read_table
 from utils.hardware import Chip, find_chip
 from utils.recipe import TrainingRecipe
 
-ROLES = ("calibrates", "held out")
+ROLES = ("calibrates", "not fitted")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PublishedTraining:
             raise ValueError(f"rerun_share is {self.rerun_share}; it must lie in [0, 1].")
         check_row(SimpleNamespace(**values))
         if self.role not in ROLES or {self.tied, self.fused_loss} - {"yes", "no"}:
-            raise ValueError("role must be calibrates or held out, tied and fused_loss yes or no.")
+            raise ValueError(f"role must be {' or '.join(ROLES)}, tied and fused_loss yes or no.")
 
     @property
     def config(self) -> GPTConfig:

@@ -35,8 +35,9 @@ class Where(NamedTuple):
     """A rank's answer to "where are you?": outermost line first.
 
     `inside` is what the innermost line has called in torch, `waiting` whether it waits there for
-    other ranks, `alone` whether no other thread could still act for it: none of Python, and none
-    that only lacks a core. `calls` and `cpu_s` (ran or wanted to) show whether it moves.
+    other ranks, `alone` whether nothing could still act for it: no thread of Python, none that only
+    lacks a core or a disk, no message on its way. `calls` and `cpu_s` (ran or wanted to) show
+    whether it moves.
     """
 
     lines: tuple[Line, ...]
@@ -53,8 +54,17 @@ def where_now(calls: int) -> Where:
     lines = learners_lines((frame, frame.f_lineno) for frame in frames)
     alone = {threading.main_thread(), threading.current_thread()}.issuperset(threading.enumerate())
     others = other_threads()
-    alone = alone and not any(each.state == "R" for each in others)
+    alone = alone and not any(each.state in "RD" for each in others)
+    alone = alone and not _is_message_on_its_way()
     return Where(lines, _inside(frames), _is_waiting(frames), alone, calls, wanted_s(others))
+
+
+def _is_message_on_its_way() -> bool:
+    if sys.platform == "win32":
+        return False
+    from utils.ranks.kernel_bytes import tcp_bytes_under_way  # only where there is fcntl
+
+    return tcp_bytes_under_way() > 0
 
 
 def lines_of(trace: TracebackType | None) -> tuple[Line, ...]:

@@ -113,8 +113,8 @@ def _recipe(given: dict[str, Any], world_size: int) -> TrainingRecipe:
     if meant is not None and meant > 0 and meant != world_size:
         raise TrainerError(
             f"The recipe is for {meant} ranks, but {_are(world_size)} running: start it by "
-            f"torchrun --standalone --nproc-per-node {meant} -m utils.train ..., or leave "
-            "--num-ranks out."
+            f"torchrun --standalone --local-addr localhost --nproc-per-node {meant} "
+            "-m utils.train ..., or leave --num-ranks out."
         )
     names = (*CHOICES, "batch_size", "micro_batches")
     chosen = {name: given[name] for name in names if given[name] is not None}

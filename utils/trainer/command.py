@@ -13,7 +13,8 @@ import sys
 import traceback
 from typing import NoReturn
 
-EARLY = "utils.train: Interrupted before anything was begun: the same command starts again.\n"
+ERROR = "utils.train: "  # how the trainer's last sentence begins
+EARLY = f"{ERROR}Interrupted before anything was begun: the same command starts again.\n"
 INTERRUPTED = 130
 
 
@@ -27,8 +28,8 @@ def run_and_exit() -> NoReturn:
         code = error.code or 0
     except KeyboardInterrupt:  # in the moment before `main` has its own answer
         _leave()
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        _tell(error)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -52,3 +53,16 @@ def _leave(*_: object) -> NoReturn:
     if os.environ.get("RANK", "0") == "0":
         os.write(2, EARLY.encode())
     os._exit(INTERRUPTED)
+
+
+def _tell(error: BaseException) -> None:
+    """An error that nobody expected, and its sentence, in one piece: other ranks print too."""
+    from utils.checks.helpers import one_line  # not in the first moments, which Ctrl-C may meet
+
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    what = one_line("".join(traceback.format_exception_only(error)))
+    place = f"line {where.lineno} of {os.path.basename(where.filename)}"
+    who = f"rank {os.environ['RANK']}" if "RANK" in os.environ else "the trainer"
+    sentence = f"{ERROR}{who} crashed: {what} ({place})\n"
+    text = "".join(traceback.format_exception(error)) + sentence
+    os.write(2, text.encode(errors="replace"))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,25 @@ def keep_last(folder: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def write_whole(path: Path, content: dict[str, Any]) -> Path:
+    """Write a file of a run as JSON, whole or not at all, and make its folder.
+
+    Raises TrainerError, with the older file as it was, when there is no room or no permission.
+    """
+    beside = path.with_name(path.name + ".unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        beside.replace(path)
+    except BaseException as error:  # also Ctrl-C: nothing half-written is left
+        with suppress(OSError):
+            beside.unlink()
+        if isinstance(error, OSError):
+            raise _unwritable(path.parent, error) from None
+        raise
+    return path
+
+
 class _Foreign(TrainerError):
     """A checkpoint that is good, but not for these ranks."""
 
@@ -122,7 +142,7 @@ def _claim(settings: RunSettings, identity: dict[str, Any]) -> LogWriter:
             )
         if settings.resume and _holds_run(folder):
             check_identity(folder, identity)
-        _write(folder / IDENTITY, identity)
+        write_whole(folder / IDENTITY, identity)
     except BaseException:
         log.close()
         raise
@@ -154,17 +174,6 @@ def _has_saved(folder: Path) -> bool:
     return is_strange or any(each["event"] in ("saved", "end") for each in events) or bool(
         checkpoints(folder)
     )
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(path.name + ".unfinished")
-    try:
-        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise _unwritable(path.parent, error) from None
 
 
 def _move_aside(places: list[Path]) -> None:

@@ -24,15 +24,17 @@ from utils.model import build_gpt
 from utils.peers.agree import from_all
 from utils.trainer.about import start_line
 from utils.trainer.arguments import parse
+from utils.trainer.command import ERROR
 from utils.trainer.folder import claim, is_finished, take_newest, way_on
 from utils.trainer.group import UNDER_TORCHRUN, Ranks, joined, place_from_environment, together
 from utils.trainer.log import LogWriter
 from utils.trainer.loop import Loop, Spent, end_of
 from utils.trainer.memory import allocator_peak_bytes, measure_ranks
 from utils.trainer.notes import notes_on
+from utils.trainer.output import GONE
 from utils.trainer.progress import Progress
 from utils.trainer.room import TOO_LARGE, check_room
-from utils.trainer.settings import ERROR, GONE, RunSettings, TrainerError
+from utils.trainer.settings import RunSettings, TrainerError
 from utils.trainer.speed import Peak, find_peak
 from utils.trainer.systems import job_of, system_of
 from utils.trainer.text import text_of

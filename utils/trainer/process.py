@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.trainer.group import WATCHES
+from utils.trainer.output import KeptOutput, reason
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 5.0  # that torchrun gets to end its ranks
@@ -35,7 +36,7 @@ class WatchedProcess:
         }  # fmt: skip
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
             environment.pop(name, None)
-        self._lines: list[str] = []
+        self._output = KeptOutput()
         self.is_late = False
         self._process = subprocess.Popen(
             words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -51,8 +52,13 @@ class WatchedProcess:
 
     @property
     def output(self) -> str:
-        """All that was printed."""
-        return "".join(self._lines)
+        """What was printed; of very much the end."""
+        return self._output.text
+
+    @property
+    def reason(self) -> str:
+        """Why it has failed."""
+        return reason(self.code, self.output, self._output.sentences)
 
     def follow(self, deadline_s: float, tell: Callable[[], None]) -> None:
         """Until it has ended or the time is up; `tell` is called every now and then."""
@@ -84,4 +90,4 @@ class WatchedProcess:
 
     def _read(self) -> None:
         with contextlib.suppress(ValueError), self._process.stdout as lines:
-            self._lines.extend(lines)
+            self._output.take(lines)

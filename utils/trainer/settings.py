@@ -21,8 +21,6 @@ from utils.train import TrainingConfig
 
 VOCABULARY = 256  # a byte is a token
 NUM_SEEDS = 2**63  # torch's generators take these
-ERROR = "utils.train: "  # how the trainer's last sentence begins
-GONE = "Another rank is gone"  # said by ranks that a failure elsewhere has ended
 
 
 class TrainerError(RuntimeError):

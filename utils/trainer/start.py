@@ -11,11 +11,8 @@ Left out: starting other machines; the command for those is `utils.trainer.comma
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -25,17 +22,19 @@ from typing import Any
 from utils.config import GPTConfig
 from utils.recipe import TrainingRecipe
 from utils.trainer.arguments import config_flags
+from utils.trainer.folder import write_whole
 from utils.trainer.log import LOG_NAME, Event, TrainingLog, read_events, read_log
 from utils.trainer.process import WatchedProcess
-from utils.trainer.settings import ERROR, GONE, TrainerError
+from utils.trainer.settings import TrainerError
 
 Report = Callable[[Event], None]
-# In torchrun's report on its ranks.
-KILLED = re.compile(r"Root Cause.*?rank +: (\d+).*?exitcode +: -\d+ [^\n]*\((SIG\w+)\)", re.DOTALL)
 
 
 class TrainingFailed(TrainerError):
-    """The run did not finish; the message has the trainer's own sentence, `output` the rest."""
+    """The run did not finish; the message is the trainer's own sentence, `output` what it printed.
+
+    Both are bounded: of very much output the end is kept.
+    """
 
     def __init__(self, message: str, output: str = "") -> None:
         super().__init__(message)
@@ -72,15 +71,15 @@ def start_training(
     if process.is_late:
         raise TrainingFailed(_late(folder, timeout_s), process.output)
     if process.code:
-        raise TrainingFailed(_reason(process), process.output)
+        raise TrainingFailed(process.reason, process.output)
     return read_log(folder)
 
 
 def _write_prediction(folder: Path, prediction: dict[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "prediction.json"
-    path.write_text(json.dumps(prediction, indent=1))
-    return path
+    try:
+        return write_whole(folder / "prediction.json", prediction)
+    except TrainerError as error:
+        raise TrainingFailed(str(error)) from None
 
 
 def command_words(
@@ -89,15 +88,13 @@ def command_words(
 ) -> list[str]:  # fmt: skip
     """The recipe's command for this machine, word by word, run by this very Python.
 
-    torchrun would leave a folder of logs behind, empty ones, in the one for temporary files, and
-    have ranks meet at this machine's name, which may have no address.
+    torchrun would leave a folder of logs behind, empty ones, in the one for temporary files.
     """
     more = [*options, "--folder", str(folder)]
     more += ["--text", str(text)] if text is not None else []
     more += config_flags(config) if config is not None else []
     words = shlex.split(recipe.command(*map(shlex.quote, more)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--log-dir", os.devnull,
-                "--local-addr", "localhost"]  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--log-dir", os.devnull]
     return [*{"python": [sys.executable], "torchrun": torchrun}[words[0]], *words[1:]]
 
 
@@ -136,21 +133,3 @@ def _late(folder: str | Path, timeout_s: float) -> str:
         f"The training did not end within {timeout_s:g} s and has been stopped after {done} steps: "
         "give it more time (timeout_s) or fewer --steps; --resume goes on from its last checkpoint."
     )
-
-
-def _reason(process: WatchedProcess) -> str:
-    """Who was killed, or the trainer's own sentence, or the last that was said at all."""
-    lines = [line.strip() for line in process.output.splitlines() if line.strip()]
-    own = sorted((line for line in lines if line.startswith(ERROR)), key=lambda each: GONE in each)
-    killed = KILLED.search(process.output)
-    if killed or process.code < 0:
-        who = f"Rank {killed[1]}" if killed else "The trainer"
-        name = killed[2] if killed else signal.Signals(-process.code).name
-        return (
-            f"{who} was ended from outside ({name}), as the system does when memory runs out: "
-            "--resume goes on from the last checkpoint."
-        )
-    if own:
-        return own[0].removeprefix(ERROR).strip()
-    last = lines[-1] if lines else "it said nothing"
-    return f"The training ended with exit code {process.code}: {last}"

@@ -6,7 +6,7 @@ import pytest
 
 from utils.plots import new_figure
 from utils.prices import price_spread
-from utils.sharding_explorers import draw_sharding, sharding_explorer
+from utils.sharding_cost_explorer import draw_sharding_cost, sharding_cost_explorer
 from utils.simulate.llama import find_llama
 from utils.simulate.sharding_methods import memory_bytes, sharding_steps
 from utils.simulate.yafsdp_published import calibrate_published, predict_yafsdp
@@ -17,7 +17,7 @@ METHODS = ["DDP", "ZeRO-2", "FSDP", "YaFSDP"]
 
 def test_the_bars_are_the_simulators():
     figure = new_figure(8.4, 3.2)
-    reading = draw_sharding(figure, **SETTING, usd_per_gpu_hour=2.0)
+    reading = draw_sharding_cost(figure, **SETTING, usd_per_gpu_hour=2.0)
     times, dollars = figure.axes
     assert [label.get_text() for label in times.get_yticklabels()] == METHODS
     computing, exposed = (container.patches for container in times.containers)
@@ -43,15 +43,15 @@ def test_fsdp_and_yafsdp_are_those_of_the_published_table():
 
 def test_what_does_not_fit_is_pale_and_says_what_it_needs():
     figure = new_figure(8.4, 3.2)
-    reading = draw_sharding(figure, **{**SETTING, "model": "Llama 2 70B"})
+    reading = draw_sharding_cost(figure, **{**SETTING, "model": "Llama 2 70B"})
     assert reading.endswith("too large for 80 GB: DDP (1,104 GB), ZeRO-2 (153 GB).")
     computing = figure.axes[0].containers[0].patches
     assert [bar.get_alpha() for bar in computing] == [0.35, 0.35, None, None]
     words = [text.get_text() for text in figure.axes[0].texts]
     assert [("needs" in word) for word in words] == [True, True, False, False]
-    few = draw_sharding(new_figure(), **{**SETTING, "model": "Llama 3 70B", "num_gpus": 8})
+    few = draw_sharding_cost(new_figure(), **{**SETTING, "model": "Llama 3 70B", "num_gpus": 8})
     assert few.endswith("FSDP (145 GB), YaFSDP (150 GB).")
-    small = draw_sharding(new_figure(), **SETTING)
+    small = draw_sharding_cost(new_figure(), **SETTING)
     assert small.endswith("too large for 80 GB: DDP (108 GB).")
 
 
@@ -77,7 +77,7 @@ def test_sharding_more_never_sends_less():
 
 
 def test_every_control_moves_to_both_ends_and_changes_the_reading():
-    explorer = sharding_explorer()
+    explorer = sharding_cost_explorer()
     assert f"${price_spread('A100 80GB').median:.2f} per GPU-hour" in explorer.title
     assert explorer.params == SETTING
     for name, control in explorer.controls.items():
@@ -91,7 +91,7 @@ def test_every_control_moves_to_both_ends_and_changes_the_reading():
 
 
 def test_an_own_price_scales_the_dollars():
-    cheap, dear = sharding_explorer(1.0), sharding_explorer(10.0)
+    cheap, dear = sharding_cost_explorer(1.0), sharding_cost_explorer(10.0)
     texts = [e.reading.split("cost $")[1].split(";")[0] for e in (cheap, dear)]
     usd = [float(text.replace(",", "")) for text in texts]
     assert usd[1] == pytest.approx(10 * usd[0], rel=0.01)

@@ -2,11 +2,11 @@
 
 import pytest
 
+from utils.bytes_per_gpu_explorer import MeasuredPeak, bytes_per_gpu_explorer, draw_bytes_per_gpu
 from utils.config import PRESETS
 from utils.hardware import find_chip
 from utils.plots import OKABE_ITO, bytes_text, new_figure
 from utils.predict_sharded import predict_sharded, smallest_number_of_gpus
-from utils.sharded_explorer import MeasuredPeak, draw_sharded, sharded_explorer
 
 SETTING = {
     "log2_gpus": 3, "model": "gpt2-1.5b", "stage": "FSDP", "precision": "bf16",
@@ -17,7 +17,7 @@ RUN = MeasuredPeak("laptop", "FSDP", 4, 2, 5_000_000)
 
 def draw(**changes):
     figure = new_figure(9.0, 3.8)
-    return figure, draw_sharded(figure, **{**SETTING, **changes})
+    return figure, draw_bytes_per_gpu(figure, **{**SETTING, **changes})
 
 
 def test_the_reading_is_the_formulas():
@@ -81,7 +81,7 @@ def test_measured_points_show_only_in_their_own_setting():
 
 
 def test_every_control_moves_to_both_ends_and_changes_the_reading():
-    explorer = sharded_explorer(measured=[RUN])
+    explorer = bytes_per_gpu_explorer(measured=[RUN])
     for name, control in explorer.controls.items():
         readings = []
         for value in ends(control):
@@ -94,7 +94,7 @@ def test_every_control_moves_to_both_ends_and_changes_the_reading():
 
 
 def test_a_setting_without_sense_is_answered_in_words():
-    explorer = sharded_explorer()
+    explorer = bytes_per_gpu_explorer()
     explorer.controls["precision"].value = "bf16, fp32 shards"
     assert explorer.error is None
     explorer.controls["stage"].value = "ZeRO-2"
@@ -106,7 +106,7 @@ def test_a_setting_without_sense_is_answered_in_words():
 @pytest.mark.parametrize("changes", [{"model": "unknown"}, {"num_ranks": 3}])
 def test_points_that_cannot_be_shown_are_refused(changes):
     with pytest.raises(ValueError, match="cannot be shown: its model must be one of"):
-        sharded_explorer(measured=[MeasuredPeak(**{**vars(RUN), **changes})])
+        bytes_per_gpu_explorer(measured=[MeasuredPeak(**{**vars(RUN), **changes})])
 
 
 def ends(control):

@@ -1,6 +1,6 @@
 """The explorer of sharding: DDP, ZeRO-2, FSDP and YaFSDP on the same A100s, in time and dollars.
 
-How it works: `draw_sharding` simulates one step of each method (utils.simulate.sharding_methods)
+How it works: `draw_sharding_cost` simulates a step of each method (utils.simulate.sharding_methods)
 and draws what computes and, hatched, the communication that nothing hides. A method whose weights,
 gradients and optimizer exceed the chip's memory is drawn pale, with what it would need.
 Left out: everything the simulator leaves out; "computes" includes FSDP's copies of gradients.
@@ -33,7 +33,7 @@ NODE_GB_S = (10, 25, 50, 100, 200, 400)
 COMPUTES, EXPOSED = OKABE_ITO[0], OKABE_ITO[1]
 
 
-def draw_sharding(
+def draw_sharding_cost(
     figure: Figure,
     model: str,
     num_gpus: int,
@@ -111,7 +111,7 @@ def _usd(dollars: float) -> str:
     return usd_text(rounded) if rounded < 100 else f"${rounded:,.0f}"
 
 
-def sharding_explorer(usd_per_gpu_hour: float | None = None) -> Explorer:
+def sharding_cost_explorer(usd_per_gpu_hour: float | None = None) -> Explorer:
     """Four methods on A100s; the price is the median of the table unless you give yours."""
     usd = price_spread(CHIP).median if usd_per_gpu_hour is None else usd_per_gpu_hour
     fit = calibrate_published()
@@ -120,7 +120,7 @@ def sharding_explorer(usd_per_gpu_hour: float | None = None) -> Explorer:
     return Explorer(
         f"Sharding on A100s at {100 * fit.utilisation:.0f} % of peak (fitted to YaFSDP's table), "
         f"one sequence per GPU, ${usd:.2f} per GPU-hour",
-        partial(draw_sharding, usd_per_gpu_hour=usd),
+        partial(draw_sharding_cost, usd_per_gpu_hour=usd),
         figsize=(8.4, 3.2),
         model=widgets.Dropdown(
             options=[shape.model for shape in load_llama_shapes()], description="model"

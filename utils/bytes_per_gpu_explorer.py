@@ -1,7 +1,7 @@
 """The explorer of lesson 08: GPUs, model, stage, precision, checkpointing against bytes per GPU.
 
-How it works: `draw_sharded` predicts one step (utils.predict_sharded). On the left stand the bytes
-by category for the chosen number of GPUs and its neighbours, on the right the peak for every
+How it works: `draw_bytes_per_gpu` predicts one step (utils.predict_sharded). On the left stand the
+bytes by category for the chosen number of GPUs and its neighbours, on the right the peak for every
 number, with the memory of a chip, and with what was measured here if such a setting was run.
 Left out: everything that the prediction leaves out; running anything.
 """
@@ -47,7 +47,7 @@ class MeasuredPeak:
     checkpointing: bool = False
 
 
-def draw_sharded(
+def draw_bytes_per_gpu(
     figure: Figure,
     log2_gpus: int,
     model: str,
@@ -157,7 +157,7 @@ def _fits(fewest: int | None, chip: str, memory_gb: float) -> str:
     return f"the smallest number of {chip} ({memory_gb:g} GB) on which it fits is {fewest:,}."
 
 
-def sharded_explorer(
+def bytes_per_gpu_explorer(
     models: Mapping[str, GPTConfig] = PRESETS,
     measured: Sequence[MeasuredPeak] = (),
     model: str = "gpt2-1.5b",
@@ -177,7 +177,7 @@ def sharded_explorer(
     chips = [each.name for each in load_chips() if each.memory_gb and each.use == "trains"]
     return Explorer(
         "What one GPU of many has to hold",
-        partial(draw_sharded, models=models, measured=measured),
+        partial(draw_bytes_per_gpu, models=models, measured=measured),
         figsize=(9.0, 3.8),
         log2_gpus=widgets.SelectionSlider(
             options=[(f"{2**power:,}", power) for power in POWERS], value=3, description="GPUs"
