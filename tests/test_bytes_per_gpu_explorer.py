@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.explorer_controls import assert_every_control_counts
 from utils.bytes_per_gpu_explorer import MeasuredPeak, bytes_per_gpu_explorer, draw_bytes_per_gpu
 from utils.config import PRESETS
 from utils.hardware import find_chip
@@ -82,14 +83,7 @@ def test_measured_points_show_only_in_their_own_setting():
 
 def test_every_control_moves_to_both_ends_and_changes_the_reading():
     explorer = bytes_per_gpu_explorer(measured=[RUN])
-    for name, control in explorer.controls.items():
-        readings = []
-        for value in ends(control):
-            control.value = value
-            assert explorer.error is None, (name, value, explorer.error)
-            readings.append((explorer.reading, explorer.png))
-        assert readings[0] != readings[1], name
-        control.value = SETTING[name]
+    assert_every_control_counts(explorer, SETTING, precision=("fp32", "bf16"))
     assert explorer.png.startswith(b"\x89PNG")
 
 
@@ -107,12 +101,3 @@ def test_a_setting_without_sense_is_answered_in_words():
 def test_points_that_cannot_be_shown_are_refused(changes):
     with pytest.raises(ValueError, match="cannot be shown: its model must be one of"):
         bytes_per_gpu_explorer(measured=[MeasuredPeak(**{**vars(RUN), **changes})])
-
-
-def ends(control):
-    if hasattr(control, "min"):
-        return control.min, control.max
-    if isinstance(control.value, bool):
-        return False, True
-    values = [o[1] if isinstance(o, tuple) else o for o in control.options]
-    return values[0], values[1] if control.description == "precision" else values[-1]

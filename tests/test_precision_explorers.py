@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.explorer_controls import assert_every_control_counts
 from utils.gradient_histogram import count_exponents
 from utils.precision_explorers import LevelRun, level_explorer, scale_explorer, shares_at
 from utils.techniques.formats import BF16, FP16
@@ -28,14 +29,7 @@ def test_the_scale_explorer_follows_its_slider():
 def test_every_control_of_the_level_explorer_changes_the_reading():
     explorer = level_explorer(RUNS, GRADIENTS)
     assert "holds 14 bytes" in explorer.reading
-    ends = {"log2_scale": (-8, 40), "level": ("O0", "O2"), "format_name": ("fp16", "fp8 e4m3")}
-    for name, values in ends.items():
-        readings = []
-        for value in values:
-            explorer.controls[name].value = value
-            assert explorer.error is None, explorer.error
-            readings.append(explorer.reading)
-        assert readings[0] != readings[1], name
+    assert_every_control_counts(explorer, level=("O0", "O2"), format_name=("fp16", "fp8 e4m3"))
 
 
 @pytest.mark.parametrize("level", RUNS)

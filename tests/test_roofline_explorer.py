@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from tests.explorer_controls import assert_every_control_counts
 from utils.config import PRESETS
 from utils.costs import count_parameters
 from utils.hardware import find_chip
@@ -90,14 +91,7 @@ def test_what_the_table_lacks_is_said():
 def test_every_control_moves_to_both_ends_and_changes_the_reading():
     explorer = roofline_explorer()
     assert explorer.params == START
-    for name, control in explorer.controls.items():
-        readings = []
-        for value in (control.options[0], control.options[-1]):
-            control.value = value
-            assert explorer.error is None, (name, value, explorer.error)
-            readings.append(explorer.reading)
-        assert readings[0] != readings[1], name
-        control.value = START[name]
+    assert_every_control_counts(explorer, START)
 
 
 def test_every_chip_in_every_precision_can_be_drawn():

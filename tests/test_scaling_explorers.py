@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.explorer_controls import assert_every_control_counts
 from utils.config import PRESETS
 from utils.hardware import find_chip
 from utils.plots import new_figure
@@ -79,24 +80,10 @@ def test_exposed_communication_is_drawn_where_compute_stands_still():
 def test_every_control_moves_to_both_ends_and_changes_the_reading():
     explorer = scaling_explorer()
     assert f"${price_spread('H100 SXM').median:.2f} per GPU-hour" in explorer.title
-    for name, control in explorer.controls.items():
-        readings = []
-        for value in ends(control):
-            control.value = value
-            assert explorer.error is None, (name, value, explorer.error)
-            readings.append(explorer.reading)
-        assert readings[0] != readings[1], name
-        control.value = {**SETTING, **NETWORK}[name]
+    assert_every_control_counts(explorer, {**SETTING, **NETWORK})
 
 
 def test_an_own_price_scales_the_dollars():
     cheap, dear = scaling_explorer(1.0), scaling_explorer(10.0)
     usd = [float(e.reading.rsplit("$", 1)[1].rstrip(".")) for e in (cheap, dear)]
     assert usd[1] == pytest.approx(10 * usd[0], rel=0.01)
-
-
-def ends(control):
-    if hasattr(control, "min"):
-        return control.min, control.max
-    values = [o[1] if isinstance(o, tuple) else o for o in control.options]
-    return values[0], values[-1]

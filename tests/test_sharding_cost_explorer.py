@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.explorer_controls import assert_every_control_counts
 from utils.plots import new_figure
 from utils.prices import price_spread
 from utils.sharding_cost_explorer import draw_sharding_cost, sharding_cost_explorer
@@ -80,14 +81,7 @@ def test_every_control_moves_to_both_ends_and_changes_the_reading():
     explorer = sharding_cost_explorer()
     assert f"${price_spread('A100 80GB').median:.2f} per GPU-hour" in explorer.title
     assert explorer.params == SETTING
-    for name, control in explorer.controls.items():
-        readings = []
-        for value in ends(control):
-            control.value = value
-            assert explorer.error is None, (name, value, explorer.error)
-            readings.append(explorer.reading)
-        assert readings[0] != readings[1], name
-        control.value = SETTING[name]
+    assert_every_control_counts(explorer, SETTING)
 
 
 def test_an_own_price_scales_the_dollars():
@@ -95,8 +89,3 @@ def test_an_own_price_scales_the_dollars():
     texts = [e.reading.split("cost $")[1].split(";")[0] for e in (cheap, dear)]
     usd = [float(text.replace(",", "")) for text in texts]
     assert usd[1] == pytest.approx(10 * usd[0], rel=0.01)
-
-
-def ends(control):
-    values = [o[1] if isinstance(o, tuple) else o for o in control.options]
-    return values[0], values[-1]
