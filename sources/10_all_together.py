@@ -266,10 +266,12 @@ table(["part", *heads], size_rows(small.best, ddp), "Bytes on one GPU, at the pe
 # token and one of its 768 values that is, in bytes, forward and backward:
 
 # %%
+from utils.planning.assumptions import Assumptions, memory_bytes_per_s
+
 wider = (4 - 2) * (10 + 12)  # norms and residuals read and write 10 values, then 12, in fp32
 casts = 6 * (2 + 4)  # each cast reads four bytes and writes two
 num_bytes = 12 * 64 * 1024 * 768 * (wider + casts)  # layers, sequences, tokens, width
-bandwidth = 0.85 * 2.04e12  # of the A100's memory, as much as such kernels are assumed to reach
+bandwidth = memory_bytes_per_s(request.chip_row, Assumptions())  # what such kernels should reach
 print(f"{num_bytes / 1e9:.0f} GB more to move, {num_bytes / bandwidth:.3f} s")
 print(f"of which casts: {casts / (wider + casts):.0%}")
 
